@@ -1,0 +1,1 @@
+"""Paged attention and page copies behind one front door."""

@@ -1,0 +1,1 @@
+"""The s2l engine room: scheduling core, JAX engine, models, orchestrator."""

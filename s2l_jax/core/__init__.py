@@ -1,0 +1,1 @@
+"""Pure scheduling: no JAX, no clock, no thread."""

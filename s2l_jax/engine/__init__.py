@@ -1,0 +1,1 @@
+"""JAX execution of step plans: shape buckets, device buffers, sampling."""

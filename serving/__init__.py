@@ -1,0 +1,1 @@
+"""Servers, client library and command line."""

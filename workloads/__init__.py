@@ -1,0 +1,1 @@
+"""Traces, live retrieval, replay and reports."""

@@ -1,0 +1,1 @@
+"""Commands of the `s2l` command line that replay and compare."""
