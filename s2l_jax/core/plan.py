@@ -63,8 +63,9 @@ class Sample:
 class StepPlan:
     """One engine step: chunks run first, then samples are drawn.
 
-    Chunks of one token that decode come first, in scheduling order, then all other chunks. The total of tokens never
-    exceeds the budget, the number of chunks and of samples never exceeds `max_batch`. Either part may be empty, not both.
+    Chunks of one token (decodes, mostly) come first, then longer ones, each part in scheduling order. The total of
+    tokens never exceeds the budget, the number of chunks and of samples never exceeds `max_batch`. Either part may be
+    empty, not both.
     """
 
     step_id: int
@@ -82,7 +83,7 @@ class SampledToken:
     """A sampled token.
 
     Attributes:
-      token_id: the token.
+      token_id: the token, or -1 if the logits were not finite: the session cannot go on.
       logprob: its log probability under the model (before temperature and filters), None if not asked for.
       top: `(token id, logprob)` of the most likely tokens, most likely first; as many as `params.logprobs`.
     """

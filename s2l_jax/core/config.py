@@ -1,0 +1,55 @@
+"""Configuration of the scheduler."""
+
+from dataclasses import dataclass
+
+from s2l_jax.core.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Limits of one engine, as the scheduler sees them.
+
+    Attributes:
+      num_blocks: blocks in the device pool.
+      block_size: tokens a block holds.
+      token_budget: tokens that one step may run through the model.
+      max_batch: sessions that one step may serve.
+      max_sessions: sessions that may be open at once; each has a row in the per-session device buffers.
+      max_model_len: tokens of prompt and output together.
+      policy: name in `s2l_jax.core.policy.POLICIES`.
+      eos_token_ids: tokens that end the output of sessions without `ignore_eos`.
+      seed: where seeds of sessions that bring none are drawn from.
+
+    Raises:
+      InvalidArgument: values that cannot work together; the message says which and what to change.
+    """
+
+    num_blocks: int
+    block_size: int = 16
+    token_budget: int = 256
+    max_batch: int = 32
+    max_sessions: int = 256
+    max_model_len: int = 8192
+    policy: str = "fcfs"
+    eos_token_ids: frozenset[int] = frozenset()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_blocks", "block_size", "token_budget", "max_batch", "max_sessions", "max_model_len"):
+            if getattr(self, name) < 1:
+                raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.token_budget < self.max_batch:
+            raise InvalidArgument(
+                f"token_budget ({self.token_budget}) is below max_batch ({self.max_batch}), so a full batch could not "
+                "decode: raise the first or lower the second"
+            )
+        pool_tokens = self.num_blocks * self.block_size
+        if pool_tokens < self.max_model_len:
+            raise InvalidArgument(
+                f"{self.num_blocks} blocks of {self.block_size} tokens hold {pool_tokens} tokens, fewer than "
+                f"max_model_len ({self.max_model_len}): give more blocks or lower max_model_len"
+            )
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that hold this many tokens."""
+        return -(-tokens // self.block_size)
