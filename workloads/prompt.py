@@ -1,0 +1,32 @@
+"""What stands around retrieved pages in a prompt: instructions before them, the question behind them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Pieces of a chat prompt whose context comes first and whose question comes last.
+
+    All but the tail can be computed while pages still arrive. The defaults are the ChatML of SmolLM2-Instruct.
+
+    Attributes:
+      head: sent when the session opens.
+      before_question: ends the pages.
+      after_question: ends the user's turn and begins the model's.
+    """
+
+    head: str = (
+        "<|im_start|>system\nYou are a helpful assistant. You answer questions about Python from its documentation."
+        "<|im_end|>\n<|im_start|>user\nThese passages of the Python documentation may help:\n\n"
+    )
+    before_question: str = "Answer this question in one or two short sentences: "
+    after_question: str = "<|im_end|>\n<|im_start|>assistant\n"
+
+    def page(self, title: str, heading: str, text: str) -> str:
+        """A page as it stands in the context."""
+        name = heading if heading == title or not title else f"{title}: {heading}" if heading else title
+        return f"## {name}\n{text}\n\n"
+
+    def tail(self, question: str) -> str:
+        """The question, and all that follows it."""
+        return f"{self.before_question}{question}{self.after_question}"
