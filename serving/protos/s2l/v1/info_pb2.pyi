@@ -10,14 +10,14 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "max_model_len", "vocab_size", "bos_token_id", "eos_token_ids", "default_max_tokens", "chat", "server_version")
+    __slots__ = ("name", "max_model_len", "vocab_size", "bos_token_id", "eos_token_ids", "default_max_tokens", "prompt", "server_version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     BOS_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     EOS_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    CHAT_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     max_model_len: int
@@ -25,19 +25,21 @@ class Model(_message.Message):
     bos_token_id: int
     eos_token_ids: _containers.RepeatedScalarFieldContainer[int]
     default_max_tokens: int
-    chat: ChatPieces
+    prompt: PromptPieces
     server_version: str
-    def __init__(self, name: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., bos_token_id: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., default_max_tokens: _Optional[int] = ..., chat: _Optional[_Union[ChatPieces, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., bos_token_id: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., default_max_tokens: _Optional[int] = ..., prompt: _Optional[_Union[PromptPieces, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
 
-class ChatPieces(_message.Message):
-    __slots__ = ("before_context", "before_question", "after_question")
+class PromptPieces(_message.Message):
+    __slots__ = ("before_context", "before_question", "after_question", "add_bos")
     BEFORE_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     BEFORE_QUESTION_FIELD_NUMBER: _ClassVar[int]
     AFTER_QUESTION_FIELD_NUMBER: _ClassVar[int]
+    ADD_BOS_FIELD_NUMBER: _ClassVar[int]
     before_context: str
     before_question: str
     after_question: str
-    def __init__(self, before_context: _Optional[str] = ..., before_question: _Optional[str] = ..., after_question: _Optional[str] = ...) -> None: ...
+    add_bos: bool
+    def __init__(self, before_context: _Optional[str] = ..., before_question: _Optional[str] = ..., after_question: _Optional[str] = ..., add_bos: bool = ...) -> None: ...
 
 class GetStatsRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,24 @@
+"""Client library: small, typed, and free of any accelerator library."""
+
+from s2l_jax.core.params import SamplingParams
+from serving.client.aio import AsyncClient, AsyncSession
+from serving.client.prompt import PromptPieces
+from serving.client.sync import Client, Session
+from serving.client.types import Accepted, Done, Event, ModelInfo, Progress, Result, ServerStats, Token
+
+__all__ = [
+    "Accepted",
+    "AsyncClient",
+    "AsyncSession",
+    "Client",
+    "Done",
+    "Event",
+    "ModelInfo",
+    "Progress",
+    "PromptPieces",
+    "Result",
+    "SamplingParams",
+    "ServerStats",
+    "Session",
+    "Token",
+]

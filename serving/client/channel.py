@@ -1,0 +1,56 @@
+"""Where a server is and how its channel is set up; conversion of its answers about itself."""
+
+from s2l_jax.core.errors import InvalidArgument
+from serving.client.prompt import PromptPieces
+from serving.client.types import ModelInfo, ServerStats
+from serving.protos.s2l.v1 import info_pb2 as pb
+
+DEFAULT_TARGET = "127.0.0.1:9000"
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def address_of(target: str) -> str:
+    """`HOST:PORT` of `grpc://HOST:PORT` or `HOST:PORT`.
+
+    Raises:
+      InvalidArgument: the target has no port or another scheme.
+    """
+    scheme, separator, rest = target.rpartition("://")
+    host, colon, port = rest.rstrip("/").rpartition(":")
+    if (separator and scheme != "grpc") or not (host and colon and port.isdigit()):
+        raise InvalidArgument(f"target is {target!r}, but must look like grpc://HOST:PORT or HOST:PORT")
+    return f"{host}:{port}"
+
+
+def model_from_wire(wire: pb.Model) -> ModelInfo:
+    """The server's model."""
+    prompt = wire.prompt
+    return ModelInfo(
+        name=wire.name,
+        max_model_len=wire.max_model_len,
+        vocab_size=wire.vocab_size,
+        bos_token_id=wire.bos_token_id if wire.HasField("bos_token_id") else None,
+        eos_token_ids=tuple(wire.eos_token_ids),
+        default_max_tokens=wire.default_max_tokens,
+        prompt=PromptPieces(prompt.before_context, prompt.before_question, prompt.after_question, prompt.add_bos),
+        server_version=wire.server_version,
+    )
+
+
+def stats_from_wire(wire: pb.Stats) -> ServerStats:
+    """The server's counters."""
+    kinds = wire.preemptions
+    return ServerStats(
+        sessions=dict(wire.sessions),
+        free_blocks=wire.free_blocks,
+        held_blocks=wire.held_blocks,
+        total_blocks=wire.total_blocks,
+        steps=wire.steps,
+        preemptions={"swap": kinds.swap, "recompute": kinds.recompute, "drop": kinds.drop, "tail": kinds.tail},
+    )
