@@ -1,0 +1,122 @@
+"""What a replay measures: one row per session, one per event, and their files."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SESSIONS_FILE = "sessions.parquet"
+EVENTS_FILE = "events.parquet"
+
+
+@dataclass(slots=True)
+class SessionRow:
+    """One session as its user saw it. Times are seconds since the replay's start on the client's clock.
+
+    Attributes:
+      session: id.
+      question: what was asked, for people.
+      arrival_s: when the query arrived.
+      last_chunk_s: when the context was complete, by schedule: a late client must not flatter the server.
+      first_token_s: when the first token came, None if none did.
+      done_s: when the session ended, one way or the other.
+      ttft_final_s: first token after the last chunk.
+      ttft_open_s: first token after the query's arrival.
+      server_ttft_final_s: as `ttft_final_s`, on the server's clock.
+      server_ttft_open_s: first token after the server saw the session, on its clock.
+      tpot_s: mean time per output token after the first.
+      prompt_tokens: length of the context.
+      output_tokens: tokens that came out.
+      computed_tokens: prompt tokens ever computed, recomputation included.
+      reused_tokens: prompt tokens taken from KV that existed already.
+      invalidated_tokens: computed tokens that updates threw away.
+      preemptions: how often the session lost KV blocks.
+      chunks: pieces of context that the retriever brought.
+      send_lag_s: latest that a piece was sent after it was due.
+      finish_reason: `stop`, `length`, `cancelled`; empty if the session did not finish.
+      error: what went wrong; empty if nothing did.
+      text: the output.
+    """
+
+    session: str
+    question: str
+    arrival_s: float
+    last_chunk_s: float
+    first_token_s: float | None = None
+    done_s: float | None = None
+    ttft_final_s: float | None = None
+    ttft_open_s: float | None = None
+    server_ttft_final_s: float | None = None
+    server_ttft_open_s: float | None = None
+    tpot_s: float | None = None
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    computed_tokens: int = 0
+    reused_tokens: int = 0
+    invalidated_tokens: int = 0
+    preemptions: int = 0
+    chunks: int = 0
+    send_lag_s: float = 0.0
+    finish_reason: str = ""
+    error: str = ""
+    text: str = ""
+
+    @property
+    def completed(self) -> bool:
+        """True if the session came to its regular end."""
+        return not self.error and self.finish_reason in ("stop", "length")
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One thing that happened in a replay.
+
+    Attributes:
+      session: id.
+      t_s: seconds since the replay's start.
+      kind: `arrival`, `open`, `append`, `update`, `finish` (sent), `token`, `done`, `error` (received).
+      due_s: when it should have been sent, None for what was received.
+      size: characters or tokens sent, tokens received.
+      note: address of a page, error.
+    """
+
+    session: str
+    t_s: float
+    kind: str
+    due_s: float | None = None
+    size: int = 0
+    note: str = ""
+
+
+_ARROW_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    float: pa.float64(),
+    int: pa.int64(),
+    float | None: pa.float64(),
+}
+
+
+def _schema(row_type: type) -> pa.Schema:
+    hints = get_type_hints(row_type)
+    return pa.schema([(field.name, _ARROW_TYPES[hints[field.name]]) for field in fields(row_type)])
+
+
+def write_rows(folder: Path, sessions: Sequence[SessionRow], events: Sequence[EventRow]) -> None:
+    """Writes both tables as parquet files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, row_type, rows in ((SESSIONS_FILE, SessionRow, sessions), (EVENTS_FILE, EventRow, events)):
+        table = pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema(row_type))
+        pq.write_table(table, folder / name, compression="zstd")
+
+
+def read_session_rows(folder: Path) -> list[SessionRow]:
+    """Reads the table of sessions."""
+    return [SessionRow(**row) for row in pq.read_table(folder / SESSIONS_FILE).to_pylist()]
+
+
+def read_event_rows(folder: Path) -> list[EventRow]:
+    """Reads the table of events."""
+    return [EventRow(**row) for row in pq.read_table(folder / EVENTS_FILE).to_pylist()]
