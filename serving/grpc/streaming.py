@@ -1,0 +1,238 @@
+"""`s2l.v1.StreamingContext`: one session per stream."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import grpc.aio
+from s2l_jax.orchestrator.orchestrator import Orchestrator
+
+from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, NotFound, S2LError
+from s2l_jax.core.outcome import Ack
+from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, ProgressEvent, SinkEvent, TokenEvent
+from serving.grpc.guard import guarded
+from serving.grpc.outbox import Outbox
+from serving.protos.s2l.v1 import streaming_pb2 as pb
+from serving.protos.s2l.v1 import streaming_pb2_grpc
+from serving.wire import content_from_wire, params_from_wire
+
+
+class StreamingContextServicer(streaming_pb2_grpc.StreamingContextServicer):
+    """Serves streams.
+
+    Args:
+      orchestrator: owns the sessions.
+      pool: runs what tokenizes, so that the event loop never waits for it.
+      default_max_tokens: output tokens of a session that names no limit.
+    """
+
+    def __init__(self, orchestrator: Orchestrator, pool: Executor, default_max_tokens: int) -> None:
+        self._orchestrator = orchestrator
+        self._pool = pool
+        self._default_max_tokens = default_max_tokens
+
+    @guarded
+    async def Session(  # noqa: N802 - the wire's name
+        self, requests: AsyncIterator[pb.SessionRequest], context: grpc.aio.ServicerContext
+    ) -> None:
+        """Runs one session from `open` to `Done` or an error status."""
+        await _Stream(self._orchestrator, self._pool, self._default_max_tokens, context).run(requests)
+
+
+class _Stream:
+    """One stream: a task applies requests in order, the handler itself writes events.
+
+    `_turn` is held from the start of a request to its acknowledgement, so an acknowledgement always comes before the
+    output that its event set off. Whichever way the stream ends, its session ends.
+    """
+
+    def __init__(
+        self, orchestrator: Orchestrator, pool: Executor, default_max_tokens: int, context: grpc.aio.ServicerContext
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._pool = pool
+        self._default_max_tokens = default_max_tokens
+        self._context = context
+        self._outbox = Outbox()
+        self._turn = asyncio.Lock()
+        self._in_flight: Future[Ack] | None = None
+        self._open_ack: Ack | None = None
+        self._is_final = False
+        self._last_seq = 0
+        self._cancel_seq: int | None = None
+        self._defect: Exception | None = None
+
+    async def run(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
+        receiver = asyncio.create_task(self._receive(requests), name="s2l-stream-receiver")
+        try:
+            await self._send()
+        finally:
+            receiver.cancel()
+            self._close()
+
+    async def _send(self) -> None:
+        while True:
+            event = await self._outbox.get()
+            if isinstance(event, FailedEvent):
+                raise self._defect or event.error
+            async with self._turn:
+                if isinstance(event, DoneEvent) and self._cancel_seq is not None:
+                    await self._context.write(self._cancel_accepted(event))
+                await self._context.write(_response(event))
+            if isinstance(event, DoneEvent):
+                return
+
+    async def _receive(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
+        try:
+            async for request in requests:
+                await self._apply(request)
+            if self._open_ack is None:
+                raise InvalidArgument("the stream ended before its first event, which must be `open`")
+            if not self._is_final:
+                self._cancel_session()
+        except S2LError as error:
+            self._outbox.sink(FailedEvent(error))
+        except Exception as error:  # noqa: BLE001 - the handler raises it
+            self._defect = error
+            self._outbox.sink(FailedEvent(InternalError("the stream's receiver failed")))
+
+    async def _apply(self, request: pb.SessionRequest) -> None:
+        if self._outbox.is_ended:
+            return
+        if request.WhichOneof("event") == "cancel":
+            # Takes effect even while a client that does not read keeps an event from being written.
+            self._cancel(request.seq)
+            return
+        async with self._turn:
+            ack = await self._call(request)
+            self._last_seq = max(self._last_seq, ack.seq)
+            await self._context.write(_accepted(ack))
+
+    async def _call(self, request: pb.SessionRequest) -> Ack:
+        kind = request.WhichOneof("event")
+        if self._open_ack is None:
+            if kind != "open":
+                raise FailedPrecondition(f"the first event of a stream must be `open`, not `{kind or 'nothing'}`")
+            if request.seq > 1:
+                raise InvalidArgument(f"seq is {request.seq}, but the first event has number 1")
+            return await self._in_pool(lambda: self._open(request.open))
+        session_id = self._open_ack.session_id
+        match kind:
+            case "open":
+                return self._reopen(request.seq)
+            case "append":
+                append, content = request.append, content_from_wire(request.append.content)
+                self._is_final |= append.final
+                return await self._in_pool(
+                    lambda: self._orchestrator.append(session_id, content, final=append.final, seq=request.seq)
+                )
+            case "update":
+                self._is_final |= request.update.final
+                return await self._in_pool(lambda: self._update(session_id, request.update, request.seq))
+            case "finish":
+                self._is_final = True
+                return await self._in_pool(lambda: self._orchestrator.finish(session_id, seq=request.seq))
+            case _:
+                raise InvalidArgument("the request has no event: set open, append, update, finish or cancel")
+
+    def _open(self, wire: pb.Open) -> Ack:
+        self._is_final = wire.final
+        self._open_ack = self._orchestrator.open(
+            sink=self._outbox.sink,
+            params=params_from_wire(wire.params, default_max_tokens=self._default_max_tokens),
+            content=content_from_wire(wire.content),
+            session_id=wire.session_id or None,
+            final=wire.final,
+            add_bos=wire.add_bos,
+        )
+        return self._open_ack
+
+    def _reopen(self, seq: int) -> Ack:
+        if seq != 1 or self._open_ack is None:
+            raise FailedPrecondition("the session of this stream is open already: one stream, one session")
+        return self._open_ack
+
+    def _update(self, session_id: str, wire: pb.Update, seq: int) -> Ack:
+        return self._orchestrator.update(
+            session_id,
+            content_from_wire(wire.content),
+            keep_tokens=wire.keep_tokens,
+            keep_chars=wire.keep_chars,
+            final=wire.final,
+            seq=seq,
+        )
+
+    def _cancel(self, seq: int) -> None:
+        if self._open_ack is None:
+            raise FailedPrecondition("the first event of a stream must be `open`, not `cancel`")
+        self._orchestrator.cancel(self._open_ack.session_id, seq=seq)
+        self._cancel_seq = seq or self._last_seq + 1
+
+    def _cancel_accepted(self, event: DoneEvent) -> pb.SessionResponse:
+        assert self._open_ack is not None and self._cancel_seq is not None
+        tokens = event.stats.prompt_tokens
+        return _accepted(Ack(self._open_ack.session_id, self._cancel_seq, tokens, tokens, 0))
+
+    async def _in_pool(self, function: Callable[[], Ack]) -> Ack:
+        self._in_flight = self._pool.submit(function)
+        return await asyncio.wrap_future(self._in_flight)
+
+    def _close(self) -> None:
+        """Ends the session, also one that a thread of the pool is just opening."""
+        future = self._in_flight
+        if future is not None and not future.done() and not future.cancel():
+            future.add_done_callback(lambda _: self._cancel_session())
+        else:
+            self._cancel_session()
+
+    def _cancel_session(self) -> None:
+        if self._open_ack is not None and not self._outbox.is_ended:
+            with contextlib.suppress(NotFound):
+                self._orchestrator.cancel(self._open_ack.session_id)
+
+
+def _accepted(ack: Ack) -> pb.SessionResponse:
+    return pb.SessionResponse(
+        accepted=pb.Accepted(
+            session_id=ack.session_id,
+            seq=ack.seq,
+            context_tokens=ack.context_tokens,
+            kept_tokens=ack.kept_tokens,
+            invalidated_tokens=ack.invalidated_tokens,
+        )
+    )
+
+
+def _response(event: SinkEvent) -> pb.SessionResponse:
+    match event:
+        case TokenEvent():
+            top = [pb.TopLogprobs(ids=[i for i, _ in one], logprobs=[p for _, p in one]) for one in event.top]
+            token = pb.Token(ids=event.ids, text=event.text, logprobs=event.logprobs, top=top)
+            return pb.SessionResponse(token=token)
+        case ProgressEvent():
+            progress = pb.Progress(computed_tokens=event.computed_tokens, context_tokens=event.context_tokens)
+            return pb.SessionResponse(progress=progress)
+        case DoneEvent():
+            return pb.SessionResponse(done=_done(event))
+        case _:
+            raise TypeError(f"{event!r} is not an event that is written")
+
+
+def _done(event: DoneEvent) -> pb.Done:
+    stats = event.stats
+    fields: dict[str, Any] = {
+        name: getattr(stats, name)
+        for name in (
+            "prompt_tokens",
+            "output_tokens",
+            "computed_tokens",
+            "reused_tokens",
+            "invalidated_tokens",
+            "preemptions",
+            "ttft_open_s",
+            "ttft_final_s",
+        )
+    }
+    return pb.Done(finish_reason=event.finish_reason, **fields)
