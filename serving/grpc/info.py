@@ -44,7 +44,7 @@ class InfoServicer(info_pb2_grpc.InfoServicer):
     @guarded
     async def GetStats(self, request: pb.GetStatsRequest, context: grpc.aio.ServicerContext) -> pb.Stats:  # noqa: N802
         """Counters of sessions, blocks, steps and preemptions."""
-        stats = self._orchestrator.stats()
+        stats = self._orchestrator.stats().scheduler
         kinds = stats.preemptions
         return pb.Stats(
             sessions=stats.sessions,

@@ -1,0 +1,104 @@
+"""`s2l serve`: a model behind gRPC."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from serving.config import DEFAULT_MODEL, DTYPES, ServeConfig, default_cache_dir
+
+if TYPE_CHECKING:
+    from serving.assembly import Assembly
+    from serving.grpc.server import GrpcConfig
+
+_DEFAULTS = ServeConfig(cache_dir=None)
+
+
+@click.command(epilog="Example: s2l serve --model smollm2-135m --port 9000 --max-model-len 4096")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name (see s2l models list) or directory.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--max-model-len", type=int, help="Tokens of prompt and output together.  [default: the model's limit]")
+@click.option("--kv-blocks", type=int, help="KV blocks in the pool.  [default: a share of the free memory]")
+@click.option("--block-size", default=_DEFAULTS.block_size, show_default=True, help="Tokens a block holds.")
+@click.option("--token-budget", default=_DEFAULTS.token_budget, show_default=True, help="Tokens per engine step.")
+@click.option("--max-batch", default=_DEFAULTS.max_batch, show_default=True, help="Sessions per engine step.")
+@click.option("--max-sessions", default=_DEFAULTS.max_sessions, show_default=True, help="Sessions open at once.")
+@click.option("--policy", default=_DEFAULTS.policy, show_default=True, help="Who goes first when not all can.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of weights and KV.  [default: what this machine is fast at]")
+@click.option("--default-max-tokens", default=_DEFAULTS.default_max_tokens, show_default=True, help="Output limit.")
+@click.option("--idle-timeout-s", default=_DEFAULTS.idle_timeout_s, show_default=True, help="Ends silent sessions.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help=f"Of executables.  [default: {default_cache_dir()}]")
+@click.option("--drain-timeout-s", default=30.0, show_default=True, help="Time for sessions to end after SIGTERM.")
+@click.option("--jetstream-temperature", default=0.0, show_default=True, help="Of requests by JetStream's clients.")
+@click.option("--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, port, pid) when serving.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def serve(
+    host: str,
+    port: int,
+    drain_timeout_s: float,
+    jetstream_temperature: float,
+    cache_dir: Path | None,
+    ready_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Serve a model over gRPC.
+
+    Sessions take context while it is still arriving (service s2l.v1.StreamingContext); JetStream's clients find their
+    service on the same port, beside health checks and reflection. SIGTERM and Ctrl-C let running sessions end first.
+    """
+    config = ServeConfig(cache_dir=cache_dir or default_cache_dir(), **options)
+    from serving.assembly import assemble
+    from serving.commands.progress import progress_bars
+    from serving.grpc.jetstream import JetStreamConfig
+    from serving.grpc.server import GrpcConfig
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    started_s = time.monotonic()
+    with progress_bars(quiet=quiet) as progress:
+        assembly = assemble(config, progress)
+    grpc_config = GrpcConfig(host, port, jetstream=JetStreamConfig(temperature=jetstream_temperature))
+    asyncio.run(_serve(assembly, grpc_config, drain_timeout_s, ready_file, started_s))
+
+
+async def _serve(
+    assembly: "Assembly", config: "GrpcConfig", drain_timeout_s: float, ready_file: Path | None, started_s: float
+) -> None:
+    from serving.grpc.server import GrpcServer, wait_for_signal
+
+    server = GrpcServer(assembly.orchestrator, assembly.model, config)
+    try:
+        port = await server.start()
+    except BaseException:
+        assembly.orchestrator.close()
+        raise
+    _announce(assembly, config.host, port, time.monotonic() - started_s)
+    if ready_file is not None:
+        _write_ready_file(ready_file, config.host, port)
+    number = await wait_for_signal()
+    click.echo(f"{number.name}: no new sessions, running ones have {drain_timeout_s:g} s to end (again to stop now)")
+    is_drained = await server.stop(drain_timeout_s)
+    click.echo("stopped, all sessions had ended" if is_drained else "stopped, some sessions were cut off")
+
+
+def _announce(assembly: "Assembly", host: str, port: int, took_s: float) -> None:
+    sizes, model = assembly.engine, assembly.model
+    click.echo(
+        f"{model.name} ({sizes.dtype}, up to {model.max_model_len} tokens, "
+        f"{sizes.num_blocks} KV blocks of {sizes.block_size}) is ready after {took_s:.1f} s\n"
+        f"Listening on grpc://{host}:{port}  -  try: s2l ask 'What is this about?' --context README.md "
+        f"--target grpc://{host}:{port}"
+    )
+
+
+def _write_ready_file(path: Path, host: str, port: int) -> None:
+    """Appears complete or not at all, so that a script may wait for it to exist."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({"host": host, "port": port, "pid": os.getpid()}), encoding="utf-8")
+    partial.replace(path)

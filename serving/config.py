@@ -1,0 +1,82 @@
+"""What a server is started with: parsed once, validated here, handed down."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s2l_jax.core.errors import InvalidArgument
+
+DEFAULT_MODEL = "smollm2-135m"
+DTYPES = ("float32", "bfloat16")
+
+
+def default_cache_dir() -> Path:
+    """Where compiled executables are kept: `s2l/xla` under the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "s2l" / "xla"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """A model and the limits it is served under. None leaves a choice to model or machine.
+
+    Attributes:
+      model: a name that `s2l models list` shows, or a Hugging Face directory.
+      dtype: `float32` or `bfloat16`; None takes what the machine computes fast.
+      max_model_len: tokens of prompt and output together; None takes the model's own limit.
+      kv_blocks: KV blocks in the pool; None takes a share of the free memory.
+      block_size: tokens a block holds.
+      token_budget: tokens that one step may run through the model.
+      max_batch: sessions that one step may serve.
+      max_sessions: sessions open at once.
+      policy: who goes first when not all can.
+      default_max_tokens: output tokens of a session that names no limit.
+      idle_timeout_s: a session without an event for this long is ended.
+      cache_dir: where compiled executables are kept; None keeps none.
+
+    Raises:
+      InvalidArgument: a value is out of range; the message says which option to change.
+    """
+
+    model: str = DEFAULT_MODEL
+    dtype: str | None = None
+    max_model_len: int | None = None
+    kv_blocks: int | None = None
+    block_size: int = 16
+    token_budget: int = 512
+    max_batch: int = 32
+    max_sessions: int = 64
+    policy: str = "fcfs"
+    default_max_tokens: int = 256
+    idle_timeout_s: float = 60.0
+    cache_dir: Path | None = field(default_factory=default_cache_dir)
+
+    def __post_init__(self) -> None:
+        for name in ("max_model_len", "kv_blocks", "block_size", "token_budget", "max_batch", "max_sessions"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidArgument(f"{_option(name)} is {value}, but must be at least 1")
+        if self.block_size & (self.block_size - 1):
+            raise InvalidArgument(f"--block-size is {self.block_size}, but must be a power of two, for example 16")
+        if self.token_budget < self.max_batch:
+            raise InvalidArgument(
+                f"--token-budget ({self.token_budget}) is below --max-batch ({self.max_batch}), so a full batch could "
+                "not decode: raise the first or lower the second"
+            )
+        if self.kv_blocks is not None and self.max_model_len is not None:
+            self._check_pool(self.kv_blocks, self.max_model_len)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise InvalidArgument(f"--dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}")
+
+    def _check_pool(self, kv_blocks: int, max_model_len: int) -> None:
+        pool_tokens = kv_blocks * self.block_size
+        if pool_tokens < max_model_len:
+            need = -(-max_model_len // self.block_size)
+            raise InvalidArgument(
+                f"--kv-blocks {kv_blocks} of --block-size {self.block_size} hold {pool_tokens} tokens, fewer than "
+                f"--max-model-len {max_model_len}: give --kv-blocks {need} or more, or lower --max-model-len"
+            )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
