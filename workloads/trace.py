@@ -97,11 +97,6 @@ class Session:
         """When the context is complete."""
         return self.events[-1].t_s
 
-    @property
-    def chunks(self) -> int:
-        """Pieces of context, that of `open` included."""
-        return sum(event.has_content for event in self.events)
-
 
 @dataclass(frozen=True, slots=True)
 class Trace:

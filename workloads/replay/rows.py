@@ -34,7 +34,7 @@ class SessionRow:
       reused_tokens: prompt tokens taken from KV that existed already.
       invalidated_tokens: computed tokens that updates threw away.
       preemptions: how often the session lost KV blocks.
-      chunks: pieces of context that the retriever brought.
+      chunks: pieces of context that the retriever brought after the query.
       send_lag_s: latest that a piece was sent after it was due.
       finish_reason: `stop`, `length`, `cancelled`; empty if the session did not finish.
       error: what went wrong; empty if nothing did.
@@ -77,7 +77,8 @@ class EventRow:
     Attributes:
       session: id.
       t_s: seconds since the replay's start.
-      kind: `arrival`, `open`, `append`, `update`, `finish` (sent), `token`, `done`, `error` (received).
+      kind: `arrival` of the query, `chunk` from the retriever; `open`, `append`, `update`, `finish` (sent); `token`,
+        `done`, `error` (received).
       due_s: when it should have been sent, None for what was received.
       size: characters or tokens sent, tokens received.
       note: address of a page, error.

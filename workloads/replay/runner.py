@@ -77,6 +77,7 @@ class _Replay:
             if isinstance(outcome, Exception):  # a defect of ours, not of a session
                 raise outcome
         measured.sessions.sort(key=lambda row: row.arrival_s)
+        measured.events.sort(key=lambda event: event.t_s)
         return measured
 
     def _now_s(self) -> float:
@@ -90,7 +91,7 @@ class _Replay:
     async def _session(self, planned: PlannedSession) -> None:
         await self._sleep_until(planned.arrival_s)
         row = SessionRow(planned.session, planned.question, planned.arrival_s, planned.complete_s)
-        row.chunks = planned.chunks
+        row.chunks = len(planned.chunks_s)
         self._measured.sessions.append(row)
         self._log(EventRow(planned.session, self._now_s(), "arrival", planned.arrival_s))
         try:
@@ -131,6 +132,8 @@ class _Replay:
     async def _pieces(self, planned: PlannedSession, row: SessionRow) -> AsyncIterator[Piece]:
         for due_s, piece in planned.pieces:
             await self._sleep_until(due_s)
+            if piece.final:
+                self._measured.events.extend(EventRow(row.session, at_s, "chunk") for at_s in planned.chunks_s)
             now_s = self._now_s()
             row.send_lag_s = max(row.send_lag_s, now_s - due_s)
             self._log(EventRow(planned.session, now_s, piece.op, due_s, len(piece.content or ())))

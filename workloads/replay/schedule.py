@@ -30,7 +30,7 @@ class PlannedSession:
       complete_s: when its context is complete.
       max_tokens: output tokens at most.
       pieces: `(due_s, piece)`, due in seconds since the replay's start; the last piece is final.
-      chunks: pieces of context that the retriever brought, however they are sent.
+      chunks_s: when the retriever brought a piece of context, however it is sent.
     """
 
     session: str
@@ -39,7 +39,7 @@ class PlannedSession:
     complete_s: float
     max_tokens: int
     pieces: tuple[tuple[float, Piece], ...]
-    chunks: int
+    chunks_s: tuple[float, ...]
 
 
 def arrivals(sessions: Sequence[Session], qps: float | None, seed: int) -> list[float]:
@@ -76,15 +76,14 @@ def plan_sessions(
     for session, arrival_s in zip(sessions, arrivals(sessions, qps, seed), strict=True):
         pieces = _pieces(session, arrival_s - session.arrival_s, seed, vocab_size)
         complete_s = pieces[-1][0]
+        chunks_s = tuple(due_s for due_s, piece in pieces if piece.content and piece.op != "open")
         if mode == "wait":
             whole = Piece("open", _whole(piece for _, piece in pieces), final=True)
             pieces = [(complete_s, whole)]
         opened = session.events[0]
         max_tokens = opened.max_tokens or DEFAULT_MAX_TOKENS
         planned.append(
-            PlannedSession(
-                session.session, opened.note, arrival_s, complete_s, max_tokens, tuple(pieces), session.chunks
-            )
+            PlannedSession(session.session, opened.note, arrival_s, complete_s, max_tokens, tuple(pieces), chunks_s)
         )
     return planned
 

@@ -1,0 +1,94 @@
+"""`s2l replay`: replays a trace in real time and measures what its users see."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from workloads.replay.schedule import MODES, Mode
+
+_EXIT_INTERRUPTED = 130
+_EXIT_FAILED_SESSIONS = 3
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  s2l serve &
+  s2l replay out/demo/crawl.jsonl --target grpc://127.0.0.1:9000 --mode stream --qps 0.2 --out out/stream
+  s2l replay out/demo/crawl.jsonl --target grpc://127.0.0.1:9000 --mode wait --qps 0.2 --out out/wait
+  s2l compare out/stream out/wait --out out/compare"""
+)
+@click.argument("trace", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--target", required=True, metavar="grpc://HOST:PORT|engine", help="A server, or an engine in here.")
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="stream",
+    show_default=True,
+    help="Send each piece of context when it arrives, or everything once the context is complete (the baseline).",
+)
+@click.option("--qps", type=float, help="Poisson arrivals per second. [default: as recorded]")
+@click.option("--seed", type=int, default=0, show_default=True, help="For arrivals and made-up tokens.")
+@click.option("--policy", default="", help="Scheduling policy of the engine; a server's own is noted in the summary.")
+@click.option("--model", default="smollm2-135m", show_default=True, help="Model of the engine; a server has its own.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many sessions.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else, on stdout.")
+def replay(
+    trace: Path,
+    target: str,
+    mode: Mode,
+    qps: float | None,
+    seed: int,
+    policy: str,
+    model: str,
+    limit: int | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Replay a trace in real time against a server.
+
+    Writes summary.json, sessions.parquet, events.parquet, ttft.png and report.html into the --out folder. A slow server
+    does not slow arrivals down. Ctrl-C stops early and keeps what was measured. Exits with 3 if sessions failed.
+    """
+    from workloads.replay.job import ReplayConfig, run_job
+    from workloads.replay.progress import ReplayProgress
+    from workloads.replay.targets import make_target
+    from workloads.trace import read_trace
+
+    console = Console(stderr=as_json)
+    loaded = read_trace(trace)
+    config = ReplayConfig(mode, qps, seed, policy, limit)
+
+    async def run() -> dict[str, Any]:
+        async with make_target(target, model, policy) as entered:
+            return await run_job(loaded, entered, config, out, ReplayProgress(console, mode))
+
+    summary = asyncio.run(run())
+    _report(out, console)
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+    if summary["interrupted"]:
+        raise SystemExit(_EXIT_INTERRUPTED)
+    if summary["failed"]:
+        raise SystemExit(_EXIT_FAILED_SESSIONS)
+
+
+def _report(out: Path, console: Console) -> None:
+    from workloads.report.page import write_report
+    from workloads.report.plots import save_png, ttft_figure
+    from workloads.report.run import load_runs
+    from workloads.report.table import rich_table
+
+    runs = load_runs([out])
+    write_report(out / "report.html", runs, f"Replay of {runs[0].summary['trace']}")
+    save_png(ttft_figure(runs), out / "ttft.png")
+    console.print(rich_table(runs))
+    for row in runs[0].sessions:
+        if not row.completed:
+            console.print(f"[red]{row.session}[/red]: {row.error or 'ended without an answer'}", highlight=False)
+    console.print(f"Results: {out}/report.html", highlight=False)

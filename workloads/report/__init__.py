@@ -1,0 +1,1 @@
+"""Tables, pictures and self-contained pages about one run, or several side by side."""

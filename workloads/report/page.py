@@ -1,0 +1,71 @@
+"""One self-contained HTML page about one run, or several side by side: nothing in it is loaded from anywhere."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from workloads.report.plots import inline_svg, timeline_figure, ttft_figure
+from workloads.report.run import Agreement, Run, answers_agree
+from workloads.report.table import compare_rows, format_seconds
+
+_SAMPLES = 2
+
+
+def write_report(path: Path, runs: Sequence[Run], title: str) -> None:
+    """Writes the page.
+
+    Args:
+      path: file to write.
+      runs: one or more; ratios are to the first one.
+      title: stands at the top.
+    """
+    environment = Environment(
+        loader=PackageLoader("workloads.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["seconds"] = format_seconds
+    agreement = answers_agree(runs)
+    html = environment.get_template("report.html.j2").render(
+        title=title,
+        runs=runs,
+        rows=compare_rows(runs),
+        headline=_headline(runs),
+        ttft=Markup(inline_svg(ttft_figure(runs))),
+        timelines=[(run.name, Markup(inline_svg(timeline_figure(run)))) for run in runs],
+        agreement=agreement if len(runs) > 1 else None,
+        samples=sample_answers(runs, agreement),
+        failures=[(run.name, row) for run in runs for row in run.sessions if not row.completed],
+        details=[(run.name, json.dumps(run.summary, indent=2)) for run in runs],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding="utf-8")
+
+
+def sample_answers(runs: Sequence[Run], agreement: Agreement) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Two answers to look at, as `(question, [(run, answer), ...])`; one line for all runs where they agree."""
+    samples: list[tuple[str, list[tuple[str, str]]]] = []
+    for row in runs[0].sessions:
+        if row.completed and len(samples) < _SAMPLES:
+            answers = [(run.name, other.text) for run in runs for other in run.sessions if other.session == row.session]
+            if len(runs) > 1 and len({text for _, text in answers}) == 1 and not agreement.mismatch:
+                answers = [("all runs", answers[0][1])]
+            samples.append((row.question or row.session, answers))
+    return samples
+
+
+def _headline(runs: Sequence[Run]) -> str:
+    """What the figures say in a sentence."""
+    parts = [
+        f"{run.name}: {format_seconds(p50_s)}"
+        for run in runs
+        if (p50_s := run.summary["ttft_final_s"]["p50"]) is not None
+    ]
+    if not parts:
+        return "No session got as far as its first token."
+    text = "After the last piece of context arrived, half of the users saw their first token within " + ", ".join(parts)
+    values = [run.summary["ttft_final_s"]["p50"] for run in runs]
+    if len(runs) == 2 and all(values):
+        text += f" ({values[1] / values[0]:.1f}x)"
+    return text + "."
