@@ -1,0 +1,1 @@
+"""The orchestrator: owns sessions, drives one engine, and protects both from clients."""

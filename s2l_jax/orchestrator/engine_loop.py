@@ -1,0 +1,162 @@
+"""The engine thread: plans, executes, commits, and hands output to the sinks."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from s2l_jax.core.errors import InternalError, Unavailable
+from s2l_jax.core.outcome import Output, SessionStats
+from s2l_jax.core.plan import StepPlan
+from s2l_jax.engine.errors import KVLost
+from s2l_jax.engine.protocol import Engine, Progress
+from s2l_jax.orchestrator.counters import Ending
+from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
+from s2l_jax.orchestrator.open_session import OpenSession
+from s2l_jax.orchestrator.registry import Failures, Registry
+
+_log = logging.getLogger(__name__)
+_LONGEST_WAIT_S = 0.25  # so that a clock which jumps ahead, as after a suspend, is noticed
+
+
+class EngineLoop:
+    """Owns the engine: every call to it comes from this thread, from `warmup` to `close`.
+
+    The registry's lock is taken for planning and committing only. If a step fails, its sessions end and the loop goes
+    on; if anything else fails, every session ends and later calls raise Unavailable. No error is lost silently.
+    """
+
+    def __init__(self, engine: Engine, registry: Registry, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._clock = clock
+        self._progress: Progress | None = None
+        self._is_warm = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._main, name="s2l-engine", daemon=True)
+
+    def start(self, progress: Progress | None) -> None:
+        """Starts the thread and waits until the engine is warm.
+
+        Raises:
+          Unavailable: the engine could not be made ready.
+        """
+        self._progress = progress
+        self._thread.start()
+        self._is_warm.wait()
+        with self._registry.lock:
+            if self._registry.failure is not None:
+                raise Unavailable(self._registry.failure)
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends the thread after the step in flight, and waits for it."""
+        with self._registry.lock:
+            self._is_stopping = True
+            self._registry.work.notify_all()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                _log.error("the engine thread is still in a step after %g s and is left behind", timeout_s)
+
+    def _main(self) -> None:
+        try:
+            self._engine.warmup(self._progress)
+            self._is_warm.set()
+            while self._turn():
+                pass
+        except BaseException as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+            self._die(error)
+        finally:
+            self._is_warm.set()
+            self._close_engine()
+
+    def _turn(self) -> bool:
+        """Runs a step, or waits for work; False when told to stop."""
+        registry = self._registry
+        with registry.lock:
+            if self._is_stopping:
+                return False
+            now_s = self._clock()
+            expired = registry.end_expired(now_s)
+            plan = registry.plan(now_s)
+            if plan is None and not expired:
+                registry.work.wait(registry.wait_s(now_s, _LONGEST_WAIT_S))
+                return True
+        emit_failures(expired)
+        if plan is not None:
+            self._step(plan)
+        return True
+
+    def _step(self, plan: StepPlan) -> None:
+        try:
+            result = self._engine.execute(plan)
+        except Exception as error:  # noqa: BLE001 - an engine may fail in any way, and the loop goes on
+            self._fail_step(plan, error)
+            return
+        with self._registry.lock:
+            now_s = self._clock()
+            outputs = self._registry.commit(result, now_s)
+            progress = self._registry.progress(plan, now_s)
+        for session, event in progress:
+            session.outlet.emit(event)
+        for session, output in outputs:
+            self._deliver(session, output)
+
+    def _deliver(self, session: OpenSession, output: Output) -> None:
+        if output.finish_reason == "error":
+            error = InternalError("the model gave no finite logits, so no token could be sampled: check its weights")
+            session.outlet.emit(FailedEvent(error))
+            return
+        try:
+            text, reason = session.render(output)
+        except Exception:  # noqa: BLE001 - a defect of one session's text is that session's end only
+            _log.exception("session %s: token %d has no text", session.id, output.token.token_id)
+            error = InternalError("the output could not be turned into text")
+            self._end(session, "failed", lambda _: FailedEvent(error))
+            return
+        token = output.token
+        logprobs = () if token.logprob is None else (token.logprob,)
+        session.outlet.emit(TokenEvent((token.token_id,), text, logprobs, (token.top,) if token.top else ()))
+        if output.finish_reason is not None:
+            session.outlet.emit(DoneEvent(reason or output.finish_reason, output.stats))
+        elif reason is not None:
+            self._end(session, "completed", lambda stats: DoneEvent(reason, stats))
+
+    def _end(self, session: OpenSession, ending: Ending, last_event: Callable[[SessionStats], SinkEvent]) -> None:
+        """Ends a session that the scheduler would go on with, unless its client has just done so."""
+        with self._registry.lock:
+            ended = self._registry.end(session, ending, self._clock())
+        if ended is not None:
+            session.outlet.emit(last_event(ended[1]))
+
+    def _fail_step(self, plan: StepPlan, error: Exception) -> None:
+        def make_error() -> InternalError:
+            return InternalError(f"an engine step that served this session failed, open it again: {error!r:.500}")
+
+        with self._registry.lock:
+            now_s = self._clock()
+            failed = self._registry.fail_step(plan, make_error, now_s)
+            if isinstance(error, KVLost):
+                failed += self._registry.end_all(make_error, now_s)
+        ids = ", ".join(session.id for session, _ in failed)
+        _log.error("engine step %d failed, which ends sessions %s", plan.step_id, ids, exc_info=error)
+        emit_failures(failed)
+
+    def _die(self, error: BaseException) -> None:
+        _log.critical("the engine thread ended, all sessions are lost", exc_info=error)
+        with self._registry.lock:
+            failed = self._registry.abandon_all(
+                f"the engine has stopped and the server must be restarted: {error!r:.500}"
+            )
+        emit_failures(failed)
+
+    def _close_engine(self) -> None:
+        try:
+            self._engine.close()
+        except Exception:  # noqa: BLE001 - the thread ends here, and callers have been told all they need
+            _log.exception("the engine could not be closed")
+
+
+def emit_failures(failures: Failures) -> None:
+    """Tells sinks why their sessions have ended. To be called without the registry's lock."""
+    for session, error in failures:
+        session.outlet.emit(FailedEvent(error))

@@ -1,0 +1,269 @@
+"""The orchestrator: many clients in front of one engine."""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+
+from s2l_jax.core.errors import InternalError, InvalidArgument, S2LError, Unavailable
+from s2l_jax.core.ids import SessionId
+from s2l_jax.core.outcome import Ack
+from s2l_jax.core.params import SamplingParams
+from s2l_jax.core.scheduler import Scheduler
+from s2l_jax.engine.protocol import Engine, Progress
+from s2l_jax.models.tokenizer import Tokenizer
+from s2l_jax.orchestrator.config import OrchestratorConfig
+from s2l_jax.orchestrator.context import Edit, SessionContext
+from s2l_jax.orchestrator.counters import OrchestratorStats
+from s2l_jax.orchestrator.engine_loop import EngineLoop, emit_failures
+from s2l_jax.orchestrator.events import Content, DoneEvent, Sink
+from s2l_jax.orchestrator.open_session import OpenSession
+from s2l_jax.orchestrator.registry import Registry
+
+_log = logging.getLogger(__name__)
+_MAX_SESSION_ID_CHARS = 128
+
+
+class Orchestrator:
+    """Thread-safe front of scheduler and engine.
+
+    Every method may be called from any thread. Events are answered at once, also while a step runs: the one lock
+    (`Registry.lock`) is held for bookkeeping only. Text is tokenized in the caller's thread, under the lock of its
+    session, so the events of one session are applied one after the other and those of different sessions side by side.
+
+    Engine and scheduler belong to the orchestrator from `start` on: only its engine thread calls the engine, and
+    `close` closes it.
+
+    Args:
+      engine: executes steps.
+      scheduler: fresh, and of the same sizes as the engine.
+      tokenizer: of the engine's model.
+      config: limits.
+      clock: seconds, rising; sessions are timed with it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        scheduler: Scheduler,
+        tokenizer: Tokenizer,
+        config: OrchestratorConfig,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self._tokenizer = tokenizer
+        self._clock = clock
+        self._registry = Registry(scheduler, config)
+        self._loop = EngineLoop(engine, self._registry, clock)
+
+    # Life
+
+    def start(self, progress: Progress | None = None) -> None:
+        """Starts the engine thread and waits until the engine is warm. To be called once.
+
+        Args:
+          progress: told about the warm-up, on the engine thread.
+
+        Raises:
+          Unavailable: the engine could not be made ready.
+        """
+        self._loop.start(progress)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Lets open sessions come to their ends, but no new ones in; what is left after the time-out fails.
+
+        Returns:
+          True if no session had to be ended.
+        """
+        registry = self._registry
+        with registry.lock:
+            registry.refusal = "the server is shutting down: open the session elsewhere"
+            is_empty = registry.empty.wait_for(registry.is_empty, timeout_s)
+        self._end_all("the server is shutting down, and the session did not end in time")
+        return is_empty
+
+    def close(self, timeout_s: float = 60.0) -> None:
+        """Ends what is left, and the engine thread after the step in flight. May be called again.
+
+        Args:
+          timeout_s: how long to wait for that step. A thread that is stuck in the device is left behind, with a log
+            entry; it does not keep the process alive.
+        """
+        with self._registry.lock:
+            if self._registry.failure is None:
+                self._registry.failure = "the server has shut down"
+        self._end_all("the server has shut down")
+        self._loop.stop(timeout_s)
+
+    # Events
+
+    def open(
+        self,
+        *,
+        sink: Sink,
+        params: SamplingParams | None = None,
+        content: Content = None,
+        session_id: str | None = None,
+        final: bool = False,
+        add_bos: bool = False,
+    ) -> Ack:
+        """Opens a session. This is event 1 of it.
+
+        Args:
+          sink: receives what becomes of it; may be called before this returns.
+          params: how to sample; None decodes greedily, `config.default_max_tokens` at most.
+          content: the beginning of the context, or None.
+          session_id: the client's name for it; None lets the server make one.
+          final: the context is complete: a plain request.
+          add_bos: begin with the begin-of-sequence token, if the model has one.
+
+        Raises:
+          Unavailable: the server is shutting down, or its engine has stopped.
+          ResourceExhausted: there is no room; the error says when to try again.
+          AlreadyExists: a session of this id is open.
+          InvalidArgument: parameters or content are out of range; the message says which.
+        """
+        if params is None:
+            params = SamplingParams(max_tokens=self.config.default_max_tokens)
+        if params.max_tokens > self.config.limit_max_tokens:
+            raise InvalidArgument(f"max_tokens is {params.max_tokens}, but the limit is {self.config.limit_max_tokens}")
+        name = _checked_id(session_id)
+        now_s = self._clock()
+        with self._registry.lock:
+            self._registry.check_room(now_s)
+
+        def on_sink_error(error: Exception) -> None:
+            _log.error("the sink of session %s raised, which ends the session", name, exc_info=error)
+            with self._registry.lock:
+                self._registry.end(session, "failed", self._clock())
+
+        session = OpenSession(name, self._tokenizer, params, sink, on_sink_error, add_bos=add_bos, now_s=now_s)
+        with session.lock:
+            context = _context_of(session)
+            edit = _encode(name, lambda: context.append(content))
+            tokens = [*context.head.tolist(), *edit.tail.tolist()]
+            if final:
+                session.context = None
+            with self._registry.lock:
+                return self._registry.open(session, tokens, params, final=final)
+
+    def append(self, session_id: str, content: Content, *, final: bool = False, seq: int = 0) -> Ack:
+        """Adds content to the end of a session's context.
+
+        An event that is refused changes nothing, and the session goes on.
+
+        Args:
+          session_id: the session.
+          content: text or token ids, as the session's first content was; None adds nothing.
+          final: the context is complete with this.
+          seq: the event's number, one more than the last event's; 0 takes the next. A repeat changes nothing.
+
+        Raises:
+          NotFound: no such session, or it has ended.
+          FailedPrecondition: the context was complete already.
+          InvalidArgument: events in between are missing, the content is out of range, or the context grows too long.
+          Unavailable: the engine has stopped.
+        """
+        return self._apply(session_id, lambda context: context.append(content), final=final, seq=seq)
+
+    def update(
+        self,
+        session_id: str,
+        content: Content,
+        *,
+        keep_tokens: int = 0,
+        keep_chars: int = 0,
+        final: bool = False,
+        seq: int = 0,
+    ) -> Ack:
+        """Replaces the context behind its first `keep_tokens` tokens or `keep_chars` characters.
+
+        KV of the longest common prefix of old and new context stays, however little is named as kept. Other arguments
+        and errors are those of `append`; also:
+
+        Raises:
+          InvalidArgument: more is kept than there is, or it is counted in the other kind's unit.
+        """
+
+        def edit(context: SessionContext) -> Edit:
+            return context.update(content, keep_tokens=keep_tokens, keep_chars=keep_chars)
+
+        return self._apply(session_id, edit, final=final, seq=seq)
+
+    def finish(self, session_id: str, *, seq: int = 0) -> Ack:
+        """Says that the context is complete; output follows. Errors are those of `append`."""
+        return self.append(session_id, None, final=True, seq=seq)
+
+    def cancel(self, session_id: str, *, seq: int = 0) -> None:
+        """Ends a session at once, whatever it is doing; its sink receives `DoneEvent("cancelled", ...)`.
+
+        A session that is not open is no error, since it may just have ended.
+
+        Raises:
+          InvalidArgument: `seq` shows that events are missing.
+        """
+        with self._registry.lock:
+            ended = self._registry.end_by_client(session_id, seq, self._clock())
+        if ended is not None:
+            session, stats = ended
+            session.outlet.emit(DoneEvent("cancelled", stats))
+
+    def stats(self) -> OrchestratorStats:
+        """A snapshot of counters and queues."""
+        with self._registry.lock:
+            return self._registry.stats()
+
+    # How it is done
+
+    def _apply(self, session_id: str, make_edit: Callable[[SessionContext], Edit], *, final: bool, seq: int) -> Ack:
+        registry = self._registry
+        with registry.lock:
+            session = registry.find(session_id)
+        with session.lock:
+            with registry.lock:
+                repeated = registry.check_event(session, seq, self._clock())
+            if repeated is not None:
+                return repeated
+            context = _context_of(session)
+            edit = _encode(session.id, lambda: make_edit(context))
+            try:
+                with registry.lock:
+                    ack = registry.apply(session, edit, self._clock(), seq=seq, final=final)
+            except BaseException:
+                edit.undo()
+                raise
+            if final:
+                session.context = None
+            return ack
+
+    def _end_all(self, why: str) -> None:
+        with self._registry.lock:
+            failed = self._registry.end_all(lambda: Unavailable(why), self._clock())
+        emit_failures(failed)
+
+
+def _checked_id(session_id: str | None) -> SessionId:
+    if session_id is None:
+        return SessionId(uuid.uuid4().hex)
+    if not 0 < len(session_id) <= _MAX_SESSION_ID_CHARS:
+        raise InvalidArgument(
+            f"session_id has {len(session_id)} characters, but must have 1 to {_MAX_SESSION_ID_CHARS}: shorten it, or "
+            "leave it out to get one"
+        )
+    return SessionId(session_id)
+
+
+def _context_of(session: OpenSession) -> SessionContext:
+    if session.context is None:
+        raise InternalError(f"session {session.id!r} has no context, though it is not complete")
+    return session.context
+
+
+def _encode(session_id: SessionId, make_edit: Callable[[], Edit]) -> Edit:
+    try:
+        return make_edit()
+    except S2LError:
+        raise
+    except Exception as error:
+        _log.exception("session %s: content could not be tokenized", session_id)
+        raise InternalError(f"the content could not be tokenized: {error!r:.500}") from error

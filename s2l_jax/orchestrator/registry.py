@@ -1,0 +1,289 @@
+"""All open sessions of an orchestrator, beside the scheduler that serves them."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from s2l_jax.core.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    S2LError,
+    Unavailable,
+)
+from s2l_jax.core.ids import SessionId
+from s2l_jax.core.outcome import Ack, Output, SessionStats
+from s2l_jax.core.params import SamplingParams
+from s2l_jax.core.plan import StepPlan, StepResult
+from s2l_jax.core.scheduler import Scheduler, Tokens
+from s2l_jax.orchestrator.config import OrchestratorConfig
+from s2l_jax.orchestrator.context import Edit
+from s2l_jax.orchestrator.counters import Counters, Ending, OrchestratorStats
+from s2l_jax.orchestrator.events import ProgressEvent
+from s2l_jax.orchestrator.open_session import OpenSession
+from s2l_jax.orchestrator.rate import CompletionRate
+
+type Failures = list[tuple[OpenSession, S2LError]]
+"""Sessions that have ended, and what their sinks must be told. Each has an error of its own, for it will be raised."""
+
+type MakeError = Callable[[], S2LError]
+
+
+class Registry:
+    """Open sessions, their scheduler, and what is counted about them.
+
+    Ownership: `lock` guards the scheduler and everything in here. It is held for bookkeeping only, never while text is
+    tokenized, a step runs, or a sink is called. Every method needs it, and none blocks.
+
+    A session is in the registry exactly as long as it is open in the scheduler. Whoever takes it out owes its sink the
+    last event, once the lock is released.
+
+    Attributes:
+      lock: see above.
+      work: notified when the engine thread should look for work.
+      empty: notified when the last session has ended.
+      counters: what has been done so far.
+      refusal: why no session may be opened, if so.
+      failure: why nothing at all is possible any more, if so.
+    """
+
+    def __init__(self, scheduler: Scheduler, config: OrchestratorConfig) -> None:
+        self.lock = threading.Lock()
+        self.work = threading.Condition(self.lock)
+        self.empty = threading.Condition(self.lock)
+        self.counters = Counters()
+        self.refusal: str | None = None
+        self.failure: str | None = None
+        self._scheduler = scheduler
+        self._config = config
+        # In order of opening, so the first one reaches its deadline first.
+        self._sessions: dict[SessionId, OpenSession] = {}
+        # Streams whose context is not complete; the one without an event for the longest time is first.
+        self._last_event_s: OrderedDict[SessionId, float] = OrderedDict()
+        self._waiting: set[SessionId] = set()
+        self._rate = CompletionRate(config.retry_after_s)
+
+    # Events of clients
+
+    def check_room(self, now_s: float) -> None:
+        """Raises Unavailable or ResourceExhausted unless a session may be opened."""
+        refusal = self.failure or self.refusal
+        if refusal is not None:
+            raise Unavailable(refusal)
+        limit = min(self._config.max_sessions, self._scheduler.config.max_sessions)
+        if len(self._sessions) >= limit:
+            self._refuse(f"all {limit} sessions are in use", now_s)
+        if len(self._waiting) >= self._config.max_waiting:
+            self._refuse(f"{len(self._waiting)} sessions wait for their first token already", now_s)
+
+    def open(self, session: OpenSession, tokens: Tokens, params: SamplingParams, *, final: bool) -> Ack:
+        """Opens a session; errors are those of `check_room` and of `Scheduler.open`."""
+        self.check_room(session.open_s)
+        ack = self._scheduler.open(session.id, tokens, params, session.open_s, final=final)
+        self._sessions[session.id] = session
+        self.counters.sessions_opened += 1
+        self._note_event(session, session.open_s, final=final)
+        return ack
+
+    def find(self, session_id: str) -> OpenSession:
+        """The open session of this id.
+
+        Raises:
+          NotFound: there is none.
+          Unavailable: the engine thread has ended.
+        """
+        if self.failure is not None:
+            raise Unavailable(self.failure)
+        session = self._sessions.get(SessionId(session_id))
+        if session is None:
+            raise _not_open(session_id)
+        return session
+
+    def check_event(self, session: OpenSession, seq: int, now_s: float) -> Ack | None:
+        """Answers an event that is a repeat, returns None for one that must be applied.
+
+        Raises:
+          NotFound: the session has ended.
+          InvalidArgument: events in between are missing.
+          FailedPrecondition: the context was complete already.
+        """
+        if not self.is_open(session):
+            raise _not_open(session.id)
+        state = self._scheduler.session(session.id)
+        if session.id in self._last_event_s:
+            self._touch(session.id, now_s)
+        if state.is_repeat(seq):
+            return state.repeated_ack(seq)
+        if state.is_final:
+            raise FailedPrecondition(f"session {session.id!r}: the context was declared complete, it cannot change")
+        return None
+
+    def apply(self, session: OpenSession, edit: Edit, now_s: float, *, seq: int, final: bool) -> Ack:
+        """Applies an edit; errors are those of `Scheduler.update`."""
+        if not self.is_open(session):
+            raise _not_open(session.id)
+        ack = self._scheduler.update(session.id, edit.tail, now_s, keep=edit.keep, final=final, seq=seq)
+        self._note_event(session, now_s, final=final)
+        return ack
+
+    def end_by_client(self, session_id: str, seq: int, now_s: float) -> tuple[OpenSession, SessionStats] | None:
+        """Ends a session unless it has ended, or the event is a repeat of another.
+
+        Raises:
+          InvalidArgument: events in between are missing.
+        """
+        session = self._sessions.get(SessionId(session_id))
+        if session is None or self._scheduler.session(session.id).is_repeat(seq):
+            return None
+        return self.end(session, "cancelled", now_s)
+
+    # Ends
+
+    def is_open(self, session: OpenSession) -> bool:
+        """True until the session has ended, also if another one of its id has been opened since."""
+        return self._sessions.get(session.id) is session
+
+    def end(self, session: OpenSession, ending: Ending, now_s: float) -> tuple[OpenSession, SessionStats] | None:
+        """Ends a session and takes it out; None if it has ended already."""
+        if not self.is_open(session):
+            return None
+        return self._remove(session.id, ending, self._scheduler.cancel(session.id), now_s)
+
+    def end_expired(self, now_s: float) -> Failures:
+        """Ends the sessions that have been idle or open for too long."""
+        ended: Failures = []
+        while self._last_event_s and self._idle_end_s() <= now_s:
+            error: S2LError = DeadlineExceeded(
+                f"no event came for {self._config.idle_timeout_s:g} s, and the context was not complete: finish the "
+                "context, or send an empty append to keep the stream open"
+            )
+            ended.append((self._fail(next(iter(self._last_event_s)), now_s), error))
+        while self._sessions and self._deadline_s() <= now_s:
+            limit_s = self._config.session_deadline_s
+            error = DeadlineExceeded(f"the session was open for {limit_s:g} s, the longest allowed")
+            ended.append((self._fail(next(iter(self._sessions)), now_s), error))
+        return ended
+
+    def end_all(self, make_error: MakeError, now_s: float) -> Failures:
+        """Ends every session."""
+        return [(self._fail(session_id, now_s), make_error()) for session_id in list(self._sessions)]
+
+    def abandon_all(self, failure: str) -> Failures:
+        """Lets go of every session and leaves the scheduler alone, whose state is in doubt; nothing is possible after."""
+        sessions = list(self._sessions.values())
+        self.failure = failure
+        self.counters.sessions_failed += len(sessions)
+        self._sessions.clear()
+        self._last_event_s.clear()
+        self._waiting.clear()
+        self.empty.notify_all()
+        return [(session, Unavailable(failure)) for session in sessions]
+
+    # Steps
+
+    def plan(self, now_s: float) -> StepPlan | None:
+        """The next step, or None."""
+        return self._scheduler.plan(now_s)
+
+    def commit(self, result: StepResult, now_s: float) -> list[tuple[OpenSession, Output]]:
+        """Takes a step's result; sessions that end with it are taken out."""
+        outputs: list[tuple[OpenSession, Output]] = []
+        for output in self._scheduler.commit(result, now_s):
+            self._waiting.discard(output.session_id)
+            outputs.append((self._sessions[output.session_id], output))
+            if output.finish_reason is not None:
+                ending: Ending = "failed" if output.finish_reason == "error" else "completed"
+                self._remove(output.session_id, ending, output.stats, now_s)
+        self.counters.steps += 1
+        self.counters.step_tokens += result.plan.tokens
+        self.counters.tokens_output += len(outputs)
+        return outputs
+
+    def progress(self, plan: StepPlan, now_s: float) -> list[tuple[OpenSession, ProgressEvent]]:
+        """Progress worth reporting after a step: of sessions that computed context and have no output yet."""
+        events = []
+        for chunk in plan.chunks:
+            session = self._sessions.get(chunk.session_id)
+            if session is None or now_s - session.progress_s < self._config.progress_interval_s:
+                continue
+            state = self._scheduler.session(session.id)
+            if state.output_tokens == 0:
+                session.progress_s = now_s
+                events.append((session, ProgressEvent(state.computed, state.prompt_tokens)))
+        return events
+
+    def fail_step(self, plan: StepPlan, make_error: MakeError, now_s: float) -> Failures:
+        """Ends the sessions of a step that failed."""
+        planned = {chunk.session_id for chunk in plan.chunks} | {sample.session_id for sample in plan.samples}
+        touched = planned & self._sessions.keys()
+        stats = {session_id: self._scheduler.session(session_id).stats() for session_id in touched}
+        failed = self._scheduler.fail(plan)
+        self.counters.step_failures += 1
+        return [
+            (self._remove(session_id, "failed", stats[session_id], now_s)[0], make_error()) for session_id in failed
+        ]
+
+    # Views
+
+    def wait_s(self, now_s: float, longest_s: float) -> float:
+        """Seconds until a time-out is due, `longest_s` at most."""
+        due_s = now_s + longest_s
+        if self._last_event_s:
+            due_s = min(due_s, self._idle_end_s())
+        if self._sessions:
+            due_s = min(due_s, self._deadline_s())
+        return max(0.0, due_s - now_s)
+
+    def is_empty(self) -> bool:
+        """True if no session is open."""
+        return not self._sessions
+
+    def stats(self) -> OrchestratorStats:
+        """A snapshot."""
+        return OrchestratorStats(
+            replace(self.counters), len(self._sessions), len(self._waiting), self._scheduler.stats()
+        )
+
+    def _note_event(self, session: OpenSession, now_s: float, *, final: bool) -> None:
+        if final:
+            self._last_event_s.pop(session.id, None)
+            self._waiting.add(session.id)
+        else:
+            self._touch(session.id, now_s)
+        self.work.notify_all()
+
+    def _touch(self, session_id: SessionId, now_s: float) -> None:
+        self._last_event_s[session_id] = now_s
+        self._last_event_s.move_to_end(session_id)
+
+    def _idle_end_s(self) -> float:
+        return next(iter(self._last_event_s.values())) + self._config.idle_timeout_s
+
+    def _deadline_s(self) -> float:
+        return next(iter(self._sessions.values())).open_s + self._config.session_deadline_s
+
+    def _fail(self, session_id: SessionId, now_s: float) -> OpenSession:
+        return self._remove(session_id, "failed", self._scheduler.cancel(session_id), now_s)[0]
+
+    def _remove(
+        self, session_id: SessionId, ending: Ending, stats: SessionStats, now_s: float
+    ) -> tuple[OpenSession, SessionStats]:
+        session = self._sessions.pop(session_id)
+        self._last_event_s.pop(session_id, None)
+        self._waiting.discard(session_id)
+        self._rate.record(now_s)
+        self.counters.count_end(ending, stats)
+        if not self._sessions:
+            self.empty.notify_all()
+        return session, stats
+
+    def _refuse(self, what: str, now_s: float) -> None:
+        self.counters.sessions_refused += 1
+        retry_after_s = self._rate.retry_after_s(now_s)
+        raise ResourceExhausted(f"{what}: try again in {retry_after_s:.2g} s", retry_after_s)
+
+
+def _not_open(session_id: str) -> NotFound:
+    return NotFound(f"session {session_id!r} is not open: it was never opened, or it has ended")
