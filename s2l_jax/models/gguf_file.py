@@ -96,7 +96,9 @@ def convert(source: Path, directory: Path) -> None:
     heads = {"attn_q": field("llama.attention.head_count"), "attn_k": field("llama.attention.head_count_kv")}
     weights = dict(_hf_weight(tensor, heads) for tensor in reader.tensors)
     save_file(weights, directory / "model.safetensors")
-    os.sync()  # the rename that follows must not outlive the data in a power failure
+    for path in directory.iterdir():  # or the rename that follows may outlive the data in a power failure
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _hf_weight(tensor: Any, heads: dict[str, int]) -> tuple[str, np.ndarray]:

@@ -158,7 +158,7 @@ def _rope_scaling(raw: Mapping[str, Any], name: str) -> RopeScaling | None:
             beta_slow=float(section.get("beta_slow") or 1.0),
         )
     raise InvalidArgument(
-        f"model {name!r} scales RoPE by {dict(section)}, but supported are the types linear, llama3 and yarn (truncated)"
+        f"model {name!r} scales RoPE by {dict(section)}, but supported are linear, llama3 and (truncated) yarn"
     )
 
 

@@ -1,18 +1,18 @@
 r"""For which tokenizers can text be tokenized from the middle, and where?
 
-Three things tie a token to what comes after it. *Added tokens* are cut out first, leftmost and longest: one that is only
-half there changes the pieces around it once it is complete, but never further back than its own length. *Pre-tokenizers*
-cut the rest into pieces: the patterns listed here go from left to right, never look back, and end a piece by looking at no
-more than what the next two pieces cover; other patterns may do anything, so they get no rule. The *model* sees one piece
-at a time. Normalization to NFC is local as well, if pieces are only taken up at characters that never merge with the one
-before. Everything else (SentencePiece's space marks, prefix spaces, lower-casing) needs the whole text.
+Three things tie a token to what comes after it. *Added tokens* are cut out first, leftmost and longest: one that is
+only half there changes the pieces around it once it is complete, but never further back than its own length.
+*Pre-tokenizers* cut the rest into pieces: the patterns listed here go from left to right, never look back, and end a
+piece by looking at no more than what the next two pieces cover; other patterns may do anything, so they get no rule.
+The *model* sees one piece at a time. Normalization to NFC is local as well, if pieces are only taken up at characters
+that never merge with the one before. Everything else (SentencePiece's space marks, prefix spaces, lower-casing) needs
+the whole text.
 """
 
 import unicodedata
 from functools import cache
 from typing import Any
 
-from s2l_jax.models.token_bytes import byte_alphabet
 from s2l_jax.models.tokenizer import RestartRule
 
 _PIECES = 2
@@ -47,18 +47,15 @@ def restart_rule(spec: dict[str, Any]) -> RestartRule | None:
     normalizer = spec.get("normalizer")
     if normalizer is not None and normalizer["type"] != "NFC":
         return None
-    if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
+    if any(token.get(flag) for token in added for flag in ("lstrip", "rstrip", "single_word")):
         return None
-    if normalizer is not None and any(token["normalized"] for token in added):
+    if normalizer is not None and any(token.get("normalized", True) for token in added):
         return None
-    if not (_is_local(_flatten(spec.get("pre_tokenizer"))) and _model_knows_all_bytes(spec["model"])):
+    if spec["model"]["type"] != "BPE" or spec["model"].get("dropout"):
+        return None
+    if not _is_local(_flatten(spec.get("pre_tokenizer"))):
         return None
     return RestartRule(_PIECES, max((len(token["content"]) for token in added), default=0) + 1)
-
-
-def is_byte_level(spec: dict[str, Any]) -> bool:
-    """True if the pre-tokenizer writes bytes with the byte-level alphabet."""
-    return any(step["type"] == "ByteLevel" for step in _flatten(spec.get("pre_tokenizer")))
 
 
 @cache
@@ -83,22 +80,14 @@ def _is_local(steps: list[dict[str, Any]]) -> bool:
     """Digits may come first: they cut at every digit or run of digits, wherever one begins. Then one known pattern."""
     if any(step["type"] not in {"Digits", "Split", "ByteLevel"} for step in steps):
         return False
-    if not any(step["type"] == "ByteLevel" and not step["add_prefix_space"] for step in steps):
+    if any(step["type"] == "ByteLevel" and step.get("add_prefix_space", True) for step in steps):
         return False
-    cutting = [step for step in steps if step["type"] != "ByteLevel" or step["use_regex"]]
+    cutting = [step for step in steps if step["type"] != "ByteLevel" or step.get("use_regex", True)]
     while cutting and cutting[0]["type"] == "Digits":
         cutting = cutting[1:]
     if len(cutting) != 1:
         return False
     if cutting[0]["type"] == "ByteLevel":
         return True
-    return (
-        cutting[0]["behavior"] == "Isolated"
-        and not cutting[0]["invert"]
-        and cutting[0]["pattern"].get("Regex") in LOCAL_PATTERNS
-    )
-
-
-def _model_knows_all_bytes(model: dict[str, Any]) -> bool:
-    """Without an entry for each byte the library drops characters, and its offsets shift."""
-    return model["type"] == "BPE" and not model.get("dropout") and byte_alphabet().keys() <= model["vocab"].keys()
+    is_known = cutting[0]["pattern"].get("Regex") in LOCAL_PATTERNS
+    return is_known and cutting[0]["behavior"] == "Isolated" and not cutting[0]["invert"]

@@ -6,7 +6,7 @@ from bisect import bisect_right
 import numpy as np
 
 from s2l_jax.core.errors import InvalidArgument
-from s2l_jax.models.tokenizer import RestartRule, Tokenizer
+from s2l_jax.models.tokenizer import RestartRule, Tokenizer, utf8
 
 
 class StreamEncoder:
@@ -70,6 +70,7 @@ class StreamEncoder:
         """
         if not 0 <= keep_chars <= len(self._text):
             raise InvalidArgument(f"keep_chars is {keep_chars}, but the text so far has {len(self._text)} characters")
+        utf8(text)
         same = keep_chars + common_prefix(self._text[keep_chars:], text)
         new_text = self._text[:keep_chars] + text
         pieces, char, token = self._starting_point(same)

@@ -28,7 +28,7 @@ class RestartRule:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Tokens of a text, and the pieces (words, numbers, runs of spaces) that were tokenized independently of each other.
+    """Tokens of a text, and the pieces (words, numbers, runs of spaces) that were tokenized independently.
 
     Attributes:
       ids: int32 `[n]` token ids of the whole text.
@@ -79,7 +79,7 @@ class Tokenizer(Protocol):
         """The same token ids, with the pieces from which tokenization may be taken up again."""
 
     def token_bytes(self, token_id: int, *, skip_special: bool = True) -> bytes:
-        """UTF-8 bytes that a token stands for, maybe a part of a character; empty for unknown and for special tokens."""
+        """UTF-8 bytes of a token, maybe a part of a character; empty for unknown tokens, and for special ones."""
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """Text of the tokens; bytes that are not valid UTF-8 become U+FFFD."""
