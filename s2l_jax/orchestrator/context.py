@@ -72,14 +72,15 @@ class SessionContext:
         Raises:
           InvalidArgument: as `append`; or what is kept is counted in the wrong unit, negative, or more than there is.
         """
-        is_text = isinstance(content, str) or (content is None and self._encoder is not None)
-        if is_text and keep_tokens:
-            raise InvalidArgument(f"keep_tokens is {keep_tokens}, but the context is text: use keep_chars")
-        if not is_text and keep_chars:
+        if content is None:
+            content = () if self._encoder is None else ""
+        if isinstance(content, str):
+            if keep_tokens:
+                raise InvalidArgument(f"keep_tokens is {keep_tokens}, but the context is text: use keep_chars")
+            return self._edit_text(keep_chars, content)
+        if keep_chars:
             raise InvalidArgument(f"keep_chars is {keep_chars}, but the context is not text: use keep_tokens")
-        if is_text:
-            return self._edit_text(keep_chars, content if isinstance(content, str) else "")
-        return self._edit_tokens(keep_tokens, () if content is None else content)
+        return self._edit_tokens(keep_tokens, content)
 
     def _edit_text(self, keep_chars: int | None, text: str) -> Edit:
         if self._is_tokens:

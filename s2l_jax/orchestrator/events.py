@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from s2l_jax.core.errors import S2LError
 from s2l_jax.core.outcome import SessionStats
 
-type Content = str | Sequence[int] | None
+Content = str | Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class Registry:
         return [(self._fail(session_id, now_s), make_error()) for session_id in list(self._sessions)]
 
     def abandon_all(self, failure: str) -> Failures:
-        """Lets go of every session and leaves the scheduler alone, whose state is in doubt; nothing is possible after."""
+        """Lets go of every session but not in the scheduler, whose state is in doubt; nothing is possible after."""
         sessions = list(self._sessions.values())
         self.failure = failure
         self.counters.sessions_failed += len(sessions)
