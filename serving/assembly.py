@@ -58,12 +58,11 @@ def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
         raise InvalidArgument(f"--policy is {config.policy!r}, but must be one of {', '.join(sorted(POLICIES))}")
     dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     report("load", 0, 1, config.model)
-    model = registry.load(config.model, dtype)
+    model = registry.load(config.model, dtype=dtype)
     report("load", 1, 1, config.model)
 
     sizes = _engine_config(config, model, dtype)
     engine = JaxEngine(model, sizes)
-    engine.warmup(lambda done, total, name: report("compile", done, total, name))
     scheduler = Scheduler(
         SchedulerConfig(
             num_blocks=sizes.num_blocks,
@@ -85,7 +84,7 @@ def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
         idle_timeout_s=config.idle_timeout_s,
     )
     orchestrator = Orchestrator(engine, scheduler, model.tokenizer, limits)
-    orchestrator.start()
+    orchestrator.start(lambda done, total, name: report("compile", done, total, name))
     return Assembly(orchestrator, _model_info(model, sizes, default_max_tokens), sizes)
 
 

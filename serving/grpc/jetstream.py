@@ -7,18 +7,17 @@ token ids alone.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import grpc.aio
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 
-from s2l_jax.core.errors import InvalidArgument, NotFound
+from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, TokenEvent
+from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.grpc.guard import guarded
 from serving.grpc.outbox import Outbox
 from serving.protos.jetstream.core.proto import (
@@ -157,8 +156,7 @@ class _Sample:
 
     def _cancel(self, orchestrator: Orchestrator) -> None:
         if self._session_id is not None and not self._outbox.is_ended:
-            with contextlib.suppress(NotFound):
-                orchestrator.cancel(self._session_id)
+            orchestrator.cancel(self._session_id)
 
 
 def _check(request: jetstream_pb2.DecodeRequest, config: JetStreamConfig) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import deque
 
+from s2l_jax.core.errors import S2LError
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, ProgressEvent, SinkEvent, TokenEvent
 
 _MAX_PENDING = 32
@@ -31,13 +32,21 @@ class Outbox:
 
     @property
     def is_ended(self) -> bool:
-        """True as soon as the session's last event was put, read or not."""
+        """True as soon as the session itself has ended, whether its last event was read or not."""
         return self._is_ended
 
     def sink(self, event: SinkEvent) -> None:
-        """Takes an event; any thread."""
+        """Takes an event of the session; any thread."""
+        self._is_ended |= isinstance(event, DoneEvent | FailedEvent)
+        self._put(event)
+
+    def fail(self, error: S2LError) -> None:
+        """Puts an error of the stream behind what waits; the session itself may still be running."""
+        self._put(FailedEvent(error))
+
+    def _put(self, event: SinkEvent) -> None:
         with self._lock:
-            self._put(event)
+            self._add(event)
             must_wake = not self._is_waking
             self._is_waking = True
         if must_wake and not self._loop.is_closed():
@@ -53,11 +62,9 @@ class Outbox:
             await self._awake.wait()
             self._awake.clear()
 
-    def _put(self, event: SinkEvent) -> None:
+    def _add(self, event: SinkEvent) -> None:
         last = self._pending[-1] if self._pending else None
-        if isinstance(event, DoneEvent | FailedEvent):
-            self._is_ended = True
-        elif isinstance(event, ProgressEvent) and isinstance(last, ProgressEvent):
+        if isinstance(event, ProgressEvent) and isinstance(last, ProgressEvent):
             self._pending.pop()
         elif isinstance(event, TokenEvent) and isinstance(last, TokenEvent) and self._is_crowded:
             self._pending.pop()

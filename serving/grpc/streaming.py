@@ -1,17 +1,16 @@
 """`s2l.v1.StreamingContext`: one session per stream."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
 import grpc.aio
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 
-from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, NotFound, S2LError
+from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
 from s2l_jax.core.outcome import Ack
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, ProgressEvent, SinkEvent, TokenEvent
+from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.grpc.guard import guarded
 from serving.grpc.outbox import Outbox
 from serving.protos.s2l.v1 import streaming_pb2 as pb
@@ -93,10 +92,10 @@ class _Stream:
             if not self._is_final:
                 self._cancel_session()
         except S2LError as error:
-            self._outbox.sink(FailedEvent(error))
+            self._outbox.fail(error)
         except Exception as error:  # noqa: BLE001 - the handler raises it
             self._defect = error
-            self._outbox.sink(FailedEvent(InternalError("the stream's receiver failed")))
+            self._outbox.fail(InternalError("the stream's receiver failed"))
 
     async def _apply(self, request: pb.SessionRequest) -> None:
         if self._outbox.is_ended:
@@ -189,8 +188,7 @@ class _Stream:
 
     def _cancel_session(self) -> None:
         if self._open_ack is not None and not self._outbox.is_ended:
-            with contextlib.suppress(NotFound):
-                self._orchestrator.cancel(self._open_ack.session_id)
+            self._orchestrator.cancel(self._open_ack.session_id)
 
 
 def _accepted(ack: Ack) -> pb.SessionResponse:
