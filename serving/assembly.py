@@ -13,8 +13,9 @@ from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.policy import POLICIES
 from s2l_jax.core.scheduler import Scheduler
-from s2l_jax.engine.config import EngineConfig, blocks_that_fit
+from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.engine import JaxEngine
+from s2l_jax.engine.memory import blocks_that_fit
 from s2l_jax.models import registry
 from s2l_jax.models.registry import LoadedModel
 from s2l_jax.orchestrator.config import OrchestratorConfig
@@ -42,11 +43,6 @@ class Assembly:
     engine: EngineConfig
 
 
-def build_orchestrator(config: ServeConfig, progress: Progress | None = None) -> Orchestrator:
-    """Loads, compiles and starts; see `assemble`."""
-    return assemble(config, progress).orchestrator
-
-
 def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
     """Loads the model, compiles all that traffic needs, and starts the engine thread.
 
@@ -62,7 +58,7 @@ def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
     report("load", 1, 1, config.model)
 
     sizes = _engine_config(config, model, dtype)
-    engine = JaxEngine(model, sizes)
+    engine = JaxEngine(model.build(), model.config, sizes)
     scheduler = Scheduler(
         SchedulerConfig(
             num_blocks=sizes.num_blocks,

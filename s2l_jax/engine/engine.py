@@ -1,0 +1,208 @@
+"""The JAX engine: one device, one copy of the weights, one page pool.
+
+Ownership. The pages and the session buffer are donated to every forward step, so an older handle to them is dead:
+exactly one thread, the owner, may touch them. The first thread that calls `execute` becomes the owner and stays it.
+`warmup` may run on any thread before that; `close` runs on the owner, or on any thread once the owner has ended or if
+there never was one. A call from another thread raises instead of corrupting memory.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.stages import Compiled
+from jaxtyping import Array
+
+from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
+from s2l_jax.core.plan import Chunk, Sample, SampledToken, StepPlan, StepResult
+from s2l_jax.engine.buckets import Buckets
+from s2l_jax.engine.config import EngineConfig
+from s2l_jax.engine.device_code import DeviceCode, KVPages
+from s2l_jax.engine.errors import KVLost
+from s2l_jax.engine.executables import ExecutableStore, Lower, compile_all, fingerprint
+from s2l_jax.engine.packing import pack_chunks, packed_size
+from s2l_jax.engine.protocol import Progress
+from s2l_jax.engine.sample_packing import (
+    ROW_WORDS,
+    SampleGroup,
+    group_samples,
+    pack_history,
+    pack_samples,
+    unpack_sampled,
+)
+from s2l_jax.models.config import ModelConfig
+from s2l_jax.models.llama import init_kv_pages
+
+
+class JaxEngine:
+    """Executes step plans on the device that holds the model's weights."""
+
+    def __init__(self, model: nnx.Module, model_config: ModelConfig, config: EngineConfig) -> None:
+        """Allocates the page pool.
+
+        Args:
+          model: as `s2l_jax.models.llama.Llama`, its weights on the device to use.
+          model_config: its shape.
+          config: sizes; `dtype` must be that of the model.
+
+        Raises:
+          InvalidArgument: the model cannot read sequences as long as `config.max_model_len`.
+        """
+        if config.max_model_len > model_config.max_position:
+            raise InvalidArgument(
+                f"max_model_len is {config.max_model_len}, but {model_config.name} reads {model_config.max_position} "
+                "tokens: lower max_model_len"
+            )
+        self.config = config
+        self._model_config = model_config
+        self._buckets = Buckets(config)
+        self._code = DeviceCode(model)
+        (self._device,) = self._code.leaves[0].devices()
+        self._executables: dict[str, Compiled] = {}
+        self._owner: threading.Thread | None = None
+        self._pages: KVPages
+        self._last_hidden: Array
+        self._allocate()
+
+    def warmup(self, progress: Progress | None = None) -> None:
+        """Loads or compiles every executable; see `Engine.warmup`."""
+        if self.config.cache_dir is not None:
+            _use_compilation_cache(self.config.cache_dir)
+        self._executables = compile_all(
+            self._lowers(),
+            store=self._store(),
+            compiler_options={},
+            threads=self.config.compile_threads,
+            progress=progress or (lambda done, total, name: None),
+        )
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Runs the chunks of a step, then its samples, and waits for the tokens; see `Engine.execute`."""
+        self._check_owner()
+        groups = tuple(group_samples(plan.samples, self._buckets))
+        sample_inputs = [self._sample_inputs(plan, group) for group in groups]
+        forward_input = self._forward_input(plan.chunks) if plan.chunks else None
+        try:
+            if forward_input is not None:
+                self._forward(*forward_input)
+            fetched = self._sample(groups, sample_inputs)
+        except Exception as error:
+            raise self._after_failure(plan, error) from error
+        tokens = [_NO_TOKEN] * len(plan.samples)
+        for group, packed in zip(groups, fetched, strict=True):
+            for index, token in zip(group.indices, unpack_sampled(packed, _members(plan, group)), strict=True):
+                tokens[index] = token
+        return StepResult(plan, tuple(tokens))
+
+    def close(self) -> None:
+        """Drops the page pool and the executables; see `Engine.close`."""
+        if self._owner is not None and self._owner.is_alive():
+            self._check_owner()
+        self._executables = {}
+        for buffer in (*self._pages, self._last_hidden):
+            buffer.delete()
+
+    def _forward_input(self, chunks: Sequence[Chunk]) -> tuple[str, np.ndarray]:
+        tokens = sum(len(chunk.tokens) for chunk in chunks)
+        if tokens > self.config.token_budget:
+            raise InternalError(f"a step of {tokens} tokens exceeds the token budget of {self.config.token_budget}")
+        shape = self._buckets.forward(tokens)
+        return shape.name, pack_chunks(chunks, shape, self.config)
+
+    def _sample_inputs(self, plan: StepPlan, group: SampleGroup) -> tuple[np.ndarray, ...]:
+        samples = _members(plan, group)
+        rows = pack_samples(samples, group.shape, self.config)
+        return (rows, pack_history(samples, group.shape)) if group.shape.history else (rows,)
+
+    def _forward(self, name: str, packed: np.ndarray) -> None:
+        run = self._executable(name)
+        self._pages, self._last_hidden = run(self._code.leaves, self._pages, self._last_hidden, packed)
+
+    def _sample(self, groups: Sequence[SampleGroup], inputs: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+        """Starts all groups, then waits once; with none, waits for the forward, so that its failure belongs to it."""
+        started = [
+            self._executable(group.shape.name)(self._code.leaves, self._last_hidden, *arrays)
+            for group, arrays in zip(groups, inputs, strict=True)
+        ]
+        if not started:
+            self._last_hidden.block_until_ready()
+        return jax.device_get(started)
+
+    def _executable(self, name: str) -> Compiled:
+        if name not in self._executables:
+            raise FailedPrecondition(f"executable {name} does not exist: call warmup() before execute()")
+        return self._executables[name]
+
+    def _check_owner(self) -> None:
+        thread = threading.current_thread()
+        if self._owner is None:
+            self._owner = thread
+        if self._owner is not thread:
+            raise FailedPrecondition(
+                f"thread {thread.name!r} called an engine owned by thread {self._owner.name!r}: "
+                "only the thread that executed the first step may call it"
+            )
+
+    def _after_failure(self, plan: StepPlan, error: Exception) -> Exception:
+        """What to raise for a failed step; replaces the pool if the failure took it."""
+        if isinstance(error, S2LError):
+            return error
+        reason = f"step {plan.step_id} failed on {self._device}: {type(error).__name__}: {error}"
+        try:
+            jax.block_until_ready((self._pages, self._last_hidden))
+        except RuntimeError:
+            self._allocate()
+            return KVLost(f"{reason}; the KV of all sessions is lost")
+        return InternalError(reason)
+
+    def _allocate(self) -> None:
+        config, model = self.config, self._model_config
+        with jax.default_device(self._device):
+            self._pages = init_kv_pages(model, config.num_blocks, config.block_size, config.dtype)
+            self._last_hidden = jnp.zeros((config.max_sessions, model.hidden_size), config.dtype)
+
+    def _lowers(self) -> dict[str, Lower]:
+        """How to trace each executable, in the order in which traffic usually needs them."""
+        place = jax.sharding.SingleDeviceSharding(self._device)
+        words = partial(jax.ShapeDtypeStruct, dtype=jnp.int32, sharding=place)
+        leaves, pages, last_hidden = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            (self._code.leaves, self._pages, self._last_hidden),
+        )
+        lowers: dict[str, Lower] = {}
+        for forward in self._buckets.forward_shapes():
+            jitted = jax.jit(self._code.forward(forward), donate_argnums=(1, 2))
+            lowers[forward.name] = partial(jitted.lower, leaves, pages, last_hidden, words((packed_size(forward),)))
+        for sample in self._buckets.sample_shapes():
+            inputs = [words((sample.rows, ROW_WORDS))]
+            if sample.history:
+                inputs.append(words((sample.rows, sample.history)))
+            lowers[sample.name] = partial(jax.jit(self._code.sample(sample)).lower, leaves, last_hidden, *inputs)
+        return lowers
+
+    def _store(self) -> ExecutableStore | None:
+        if self.config.cache_dir is None:
+            return None
+        sizes = replace(self.config, cache_dir=None, compile_threads=1)
+        shapes = [(leaf.shape, str(leaf.dtype)) for leaf in self._code.leaves]
+        return ExecutableStore(self.config.cache_dir, fingerprint(self._device, [sizes, self._model_config, shapes]))
+
+
+_NO_TOKEN = SampledToken(-1)
+
+
+def _members(plan: StepPlan, group: SampleGroup) -> list[Sample]:
+    return [plan.samples[index] for index in group.indices]
+
+
+def _use_compilation_cache(directory: Path) -> None:
+    """Lets XLA keep what it compiles, so that a change of ours that leaves an executable alone costs tracing only."""
+    jax.config.update("jax_compilation_cache_dir", str(directory / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,11 @@
+"""What an engine raises beyond the common errors."""
+
+from s2l_jax.core.errors import InternalError
+
+
+class KVLost(InternalError):
+    """A device step failed half way and took the page pool with it.
+
+    The engine has a fresh, empty pool and goes on; nothing that was computed before exists any more, for any session:
+    all of them must be ended or computed from their first token.
+    """

@@ -1,0 +1,127 @@
+"""The ragged batch of a step as one int32 array, and back.
+
+A step's inputs travel to the device in a single transfer: on the host the chunks of a plan are laid into one array
+(`pack_chunks`), in the jitted forward it is cut up again by static offsets (`unpack_chunks`), which costs nothing.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from s2l_jax.core.errors import InternalError
+from s2l_jax.core.plan import Chunk
+from s2l_jax.engine.buckets import ForwardShape
+from s2l_jax.engine.config import EngineConfig
+from s2l_jax.models.batch import RaggedBatch
+
+
+class ForwardInputs(NamedTuple):
+    """What a forward step reads besides weights and pages.
+
+    Attributes:
+      tokens: token ids, 0 for padding.
+      positions: position of each token in its sequence, 0 for padding.
+      batch: how the rows make up sequences.
+      session_slots: where the last hidden state of each sequence goes; outside the buffer for padding.
+    """
+
+    tokens: Int[Array, "tokens"]
+    positions: Int[Array, "tokens"]
+    batch: RaggedBatch
+    session_slots: Int[Array, "seqs"]
+
+
+def packed_size(shape: ForwardShape) -> int:
+    """Length of the packed array of a shape."""
+    return sum(_sizes(shape))
+
+
+def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConfig) -> np.ndarray:
+    """Lays chunks out for `unpack_chunks`.
+
+    Args:
+      chunks: what to run, chunks of one token first; at least one, and no more than `shape` holds.
+      shape: the bucket to pad to.
+      config: sizes of pool and session buffers, and what padding must lie outside of.
+
+    Returns:
+      int32 `[packed_size(shape)]`; a new array, since the device may still read the last one.
+
+    Raises:
+      InternalError: a chunk does not fit its block table, the pool or the bucket.
+    """
+    packed = np.zeros(packed_size(shape), np.int32)
+    parts: list[np.ndarray] = np.split(packed, _offsets(shape))
+    tokens, positions, slots, cu_q_lens, kv_lens, session_slots, counts, tables = parts
+    tables = tables.reshape(shape.sequences, shape.blocks)
+    seqs = len(chunks)
+    lens = np.fromiter((len(chunk.tokens) for chunk in chunks), np.int32, seqs)
+    starts = np.fromiter((chunk.start for chunk in chunks), np.int32, seqs)
+    _check(chunks, lens, starts, shape, config)
+    total = int(lens.sum())
+    np.concatenate([chunk.tokens for chunk in chunks], out=tokens[:total])
+    for row, chunk in zip(tables, chunks, strict=False):
+        row[: len(chunk.block_table)] = chunk.block_table
+    np.cumsum(lens, out=cu_q_lens[1 : seqs + 1])
+    cu_q_lens[seqs + 1 :] = total
+    kv_lens[:seqs] = starts + lens
+    sequence = np.repeat(np.arange(seqs), lens)
+    positions[:total] = np.arange(total) + (starts - cu_q_lens[:seqs])[sequence]
+    page, offset = np.divmod(positions[:total], config.block_size)
+    slots[:total] = tables[sequence, page] * config.block_size + offset
+    slots[total:] = config.num_blocks * config.block_size
+    session_slots[:seqs] = [chunk.slot for chunk in chunks]
+    session_slots[seqs:] = config.max_sessions
+    longer = np.flatnonzero(lens > 1)
+    counts[:] = (longer[0] if longer.size else seqs), seqs
+    return packed
+
+
+def unpack_chunks(packed: Int[Array, "packed"], shape: ForwardShape) -> ForwardInputs:
+    """Cuts up what `pack_chunks` laid out; to be traced."""
+    parts = jax.numpy.split(packed, _offsets(shape))
+    tokens, positions, slots, cu_q_lens, kv_lens, session_slots, counts, tables = parts
+    batch = RaggedBatch(
+        slots=slots,
+        block_tables=tables.reshape(shape.sequences, shape.blocks),
+        cu_q_lens=cu_q_lens,
+        kv_lens=kv_lens,
+        num_decodes=counts[0],
+        num_seqs=counts[1],
+    )
+    return ForwardInputs(tokens, positions, batch, session_slots)
+
+
+def _sizes(shape: ForwardShape) -> tuple[int, ...]:
+    """Lengths of tokens, positions, slots, cu_q_lens, kv_lens, session_slots, two counts, tables."""
+    seqs = shape.sequences
+    return (*(shape.tokens,) * 3, seqs + 1, seqs, seqs, 2, seqs * shape.blocks)
+
+
+def _offsets(shape: ForwardShape) -> list[int]:
+    return np.cumsum(_sizes(shape))[:-1].tolist()
+
+
+def _check(
+    chunks: Sequence[Chunk], lens: np.ndarray, starts: np.ndarray, shape: ForwardShape, config: EngineConfig
+) -> None:
+    """Refuses what would write outside its place on the device, where nobody would notice."""
+    if lens.sum() > shape.tokens or len(chunks) > shape.sequences or lens.min() < 1:
+        raise InternalError(
+            f"a step of {lens.sum()} tokens in {len(chunks)} chunks (shortest {lens.min()}) does not fit "
+            f"{shape.tokens} tokens and {shape.sequences} sequences"
+        )
+    for chunk, end in zip(chunks, (starts + lens).tolist(), strict=True):
+        held = len(chunk.block_table)
+        if not -(-end // config.block_size) <= held <= shape.blocks:
+            raise InternalError(
+                f"session {chunk.session_id}: {end} tokens and a table of {held} blocks of {config.block_size} do not "
+                f"fit each other or the limit of {shape.blocks} blocks"
+            )
+        if not 0 <= chunk.slot < config.max_sessions:
+            raise InternalError(f"session {chunk.session_id}: slot {chunk.slot} is outside 0..{config.max_sessions}")
+        if not 0 <= chunk.block_table.min() <= chunk.block_table.max() < config.num_blocks:
+            raise InternalError(f"session {chunk.session_id}: a block is outside the pool of {config.num_blocks}")
