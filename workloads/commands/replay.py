@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def replay(
     config = ReplayConfig(mode, qps, seed, policy, limit)
 
     async def run() -> dict[str, Any]:
-        async with make_target(target, model, policy) as entered:
+        async with make_target(target, model, policy, _tell(console)) as entered:
             return await run_job(loaded, entered, config, out, ReplayProgress(console, mode))
 
     summary = asyncio.run(run())
@@ -76,6 +77,18 @@ def replay(
         raise SystemExit(_EXIT_INTERRUPTED)
     if summary["failed"]:
         raise SystemExit(_EXIT_FAILED_SESSIONS)
+
+
+def _tell(console: Console) -> Callable[[str, int, int, str], None]:
+    """Says when loading and compiling begin and end."""
+
+    def tell(stage: str, done: int, total: int, detail: str) -> None:
+        if done == 0:
+            console.print(f"{stage} {detail}".rstrip(), highlight=False)
+        elif done == total:
+            console.print(f"{stage} done ({total})", highlight=False)
+
+    return tell
 
 
 def _report(out: Path, console: Console) -> None:

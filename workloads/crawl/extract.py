@@ -67,7 +67,7 @@ def _add_block(builder: "_PassageBuilder", node: LexborNode) -> None:
     elif node.tag == "pre":
         builder.add(node.text().strip("\n"))
     elif node.tag == "li":
-        if node.css_first("p, pre, li") is None:  # else its blocks come by themselves
+        if node.css_first("p, pre, ul, ol, dl") is None:  # else its blocks come by themselves
             builder.add("- " + _clean(node.text()))
     elif not _inside(node, "tr"):
         builder.add(_clean(node.text()))

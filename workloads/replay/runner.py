@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
 
 from s2l_jax.core.errors import S2LError
 from s2l_jax.core.params import SamplingParams
@@ -62,23 +61,30 @@ class _Replay:
 
     async def run(self, planned: Sequence[PlannedSession], stop: asyncio.Event) -> Measured:
         self._start_s = time.monotonic()
-        tasks = [asyncio.create_task(self._session(session)) for session in planned]
-        waiting: set[asyncio.Future[Any]] = {asyncio.gather(*tasks), asyncio.ensure_future(stop.wait())}
+        everything = asyncio.create_task(self._all(planned))
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([everything, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for future in waiting:
-                future.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            stopping.cancel()
+            everything.cancel()
+            await asyncio.wait([everything])
         measured = self._measured
+        measured.interrupted = everything.cancelled()
+        if not measured.interrupted:
+            everything.result()
         measured.wall_s = self._now_s()
-        measured.interrupted = any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):  # a defect of ours, not of a session
-                raise outcome
         measured.sessions.sort(key=lambda row: row.arrival_s)
         measured.events.sort(key=lambda event: event.t_s)
         return measured
+
+    async def _all(self, planned: Sequence[PlannedSession]) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for session in planned:
+                    tasks.create_task(self._session(session))
+        except ExceptionGroup as group:  # a defect of ours, not of a session
+            raise group.exceptions[0] from None
 
     def _now_s(self) -> float:
         return time.monotonic() - self._start_s

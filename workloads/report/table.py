@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from workloads.report.run import Run
@@ -13,7 +14,7 @@ MISSING = "–"
 
 def format_seconds(value: float) -> str:
     """Seconds with three digits that matter, in ms below a tenth of a second."""
-    if value < 0.1:
+    if value < 0.0995:
         return f"{value * 1e3:.1f} ms"
     return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
 
@@ -90,7 +91,7 @@ def compare_rows(runs: Sequence[Run]) -> list[Row]:
 
 def rich_table(runs: Sequence[Run]) -> Table:
     """The figures as a table for the terminal."""
-    table = Table(header_style="bold", pad_edge=False)
+    table = Table(header_style="bold", box=SIMPLE_HEAD)
     table.add_column("")
     for run in runs:
         table.add_column(run.name, justify="right")

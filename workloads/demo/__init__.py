@@ -1,0 +1,1 @@
+"""The demonstration: a live crawl, a real server, and what streaming buys."""
