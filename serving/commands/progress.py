@@ -12,15 +12,19 @@ _STAGES = {"load": "Loading", "compile": "Compiling"}
 
 @contextlib.contextmanager
 def progress_bars(*, quiet: bool) -> Iterator[Callable[[str, int, int, str], None]]:
-    """Shows one bar a stage on stderr while the block runs; yields the function to report to."""
+    """Shows one bar a stage on stderr while the block runs; yields the function to report to.
+
+    Where stderr is no terminal, a line says when a stage begins.
+    """
+    console = Console(stderr=True)
     bars = Progress(
         TextColumn("{task.description:<9}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[detail]}"),
-        console=Console(stderr=True),
-        disable=quiet,
+        console=console,
+        disable=quiet or not console.is_terminal,
     )
     tasks: dict[str, TaskID] = {}
     lock = threading.Lock()
@@ -28,6 +32,8 @@ def progress_bars(*, quiet: bool) -> Iterator[Callable[[str, int, int, str], Non
     def report(stage: str, done: int, total: int, detail: str) -> None:
         with lock:
             if stage not in tasks:
+                if bars.disable and not quiet:
+                    console.print(f"{_STAGES.get(stage, stage)} ...")
                 tasks[stage] = bars.add_task(_STAGES.get(stage, stage), total=total, detail=detail)
             bars.update(tasks[stage], completed=done, total=total, detail=detail)
 

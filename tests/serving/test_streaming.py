@@ -390,7 +390,7 @@ def test_a_defect_in_the_server_shows_a_reference_and_nothing_else(monkeypatch: 
             async with client.session() as session:
                 monkeypatch.setattr(one.orchestrator, "append", broken_append)
                 await session.append("x")
-                with pytest.raises(InternalError, match="under [0-9a-f]{12}$") as caught:
+                with pytest.raises(InternalError, match=r"under [0-9a-f]{12}$") as caught:
                     await session.result()
             assert "secret" not in str(caught.value)
             await eventually(one.is_empty)
@@ -444,12 +444,15 @@ def test_drain_lets_sessions_end_and_refuses_new_ones() -> None:
 
 def test_drain_cuts_off_what_does_not_end() -> None:
     async def test() -> None:
-        async with world() as one, AsyncClient(one.target) as client:
-            async with client.session(GREEDY, content="endless ") as session:
-                await eventually(lambda: one.orchestrator.stats().sessions_open == 1)
-                assert not await one.server.stop(0.1)
-                with pytest.raises(Unavailable):
-                    await session.result()
+        async with (
+            world() as one,
+            AsyncClient(one.target) as client,
+            client.session(GREEDY, content="endless ") as session,
+        ):
+            await eventually(lambda: one.orchestrator.stats().sessions_open == 1)
+            assert not await one.server.stop(0.1)
+            with pytest.raises(Unavailable):
+                await session.result()
 
     run(test)
 
