@@ -165,8 +165,10 @@ def test_close_with_a_step_in_flight_ends_everybody() -> None:
     with world(hook=gate) as w:
         sink = w.ask("a")
         assert gate.entered.wait(TIMEOUT_S)
-        threading.Timer(0.1, gate.opened.set).start()
+        timer = threading.Timer(0.1, gate.opened.set)
+        timer.start()
         w.orchestrator.close()
+        timer.join()
         assert isinstance(sink.error, Unavailable)
         with pytest.raises(Unavailable, match="shut down"):
             w.orchestrator.open(sink=Recorder())
