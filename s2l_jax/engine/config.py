@@ -5,7 +5,7 @@ from pathlib import Path
 
 from s2l_jax.core.errors import InvalidArgument
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class EngineConfig:
       max_batch: sequences at most, and samples at most, in one step.
       max_sessions: rows of the buffer that keeps each session's last hidden state.
       max_model_len: tokens at most in one sequence, prompt and output together.
-      dtype: of weights' activations and KV: `float32` (what a CPU computes fast) or `bfloat16`.
+      dtype: of activations and KV; `float32` is what a CPU computes fast, `bfloat16` suits accelerators.
       cache_dir: where compiled executables are kept between starts; None keeps none.
       compile_threads: executables compiled at the same time; XLA itself uses several cores for each.
 

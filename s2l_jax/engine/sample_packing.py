@@ -163,10 +163,10 @@ def unpack_sampled(packed: np.ndarray, samples: Sequence[Sample]) -> list[Sample
     reals = packed.view(np.float32)
     tokens = []
     for sample, words, real in zip(samples, packed, reals, strict=False):
-        wanted = sample.params.logprobs
-        if wanted is None or words[0] < 0:
+        if sample.params.logprobs is None or words[0] < 0:
             tokens.append(SampledToken(int(words[0])))
             continue
+        wanted = min(sample.params.logprobs, top)
         best = zip(words[2 : 2 + wanted].tolist(), real[2 + top : 2 + top + wanted].tolist(), strict=True)
         tokens.append(SampledToken(int(words[0]), float(real[1]), tuple(best)))
     return tokens
