@@ -46,6 +46,7 @@ def test_lost_kv_ends_every_session_but_not_the_server() -> None:
     with world(hook=FailingHook(KVLost("the pool is gone"))) as w:
         idle = Recorder()
         w.orchestrator.open(sink=idle, session_id="idle", content="computed before")
+        wait_until(lambda: w.orchestrator.stats().scheduler.sessions == {"waiting_context": 1})
         assert isinstance(w.ask("a", session_id="bad").error, InternalError)
         assert isinstance(idle.error, InternalError)
         assert idle.error is not w.ask("a", session_id="bad").error

@@ -28,6 +28,25 @@ def test_a_full_server_refuses_with_a_hint(mine: int, schedulers: int) -> None:
         assert not sink.events
 
 
+def test_a_session_waits_until_its_first_token() -> None:
+    gate = Gate()
+    with world(hook=lambda plan: gate(plan) if plan.step_id == 2 else None) as w:
+        sink = w.ask("a")
+        assert gate.entered.wait(TIMEOUT_S)
+        stats = w.orchestrator.stats()
+        assert (stats.sessions_open, stats.sessions_waiting) == (1, 0)
+        gate.opened.set()
+        assert sink.done
+
+
+def test_work_is_noticed_at_once() -> None:
+    with world() as w:
+        start_s = time.perf_counter()
+        for i in range(10):
+            assert w.ask(f"{i}").done
+        assert time.perf_counter() - start_s < 1.0, "the engine thread waits for its tick"
+
+
 def test_waiting_sessions_are_bounded() -> None:
     gate = Gate()
     with world(hook=gate, config=OrchestratorConfig(max_waiting=2, default_max_tokens=8)) as w:
@@ -57,9 +76,9 @@ def test_idle_streams_end_and_busy_ones_do_not() -> None:
     clock = FakeClock()
     with world(clock=clock, config=OrchestratorConfig(idle_timeout_s=10, default_max_tokens=8)) as w:
         idle, busy, repeats = Recorder(), Recorder(), Recorder()
-        w.orchestrator.open(sink=idle, session_id="idle", content="a")
         w.orchestrator.open(sink=busy, session_id="busy", content="a")
         w.orchestrator.open(sink=repeats, session_id="repeats", content="a")
+        w.orchestrator.open(sink=idle, session_id="idle", content="a")
         clock.now_s += 9
         w.orchestrator.append("busy", None)
         w.orchestrator.append("repeats", "a", seq=1)
@@ -83,7 +102,9 @@ def test_a_complete_session_is_not_idle_but_has_a_deadline() -> None:
         early = w.ask("early")
         assert gate.entered.wait(TIMEOUT_S)
         clock.now_s += 15
-        late = w.ask("late")
+        late = Recorder()
+        w.orchestrator.open(sink=late, session_id="late", content="la")
+        w.orchestrator.append("late", "te", final=True)
         clock.now_s += 16
         gate.opened.set()
         assert isinstance(early.error, DeadlineExceeded)
@@ -98,7 +119,7 @@ def test_drain_lets_sessions_end() -> None:
         complete, stream = w.ask("a"), Recorder()
         w.orchestrator.open(sink=stream, session_id="s", content="b")
         drained: list[bool] = []
-        thread = threading.Thread(target=lambda: drained.append(w.orchestrator.drain(TIMEOUT_S)))
+        thread = threading.Thread(target=lambda: drained.append(w.orchestrator.drain(10 * TIMEOUT_S)))
         thread.start()
         wait_until(lambda: _is_refused(w.orchestrator.open))
         gate.opened.set()

@@ -1,6 +1,7 @@
 """Delivery: in order, one at a time, exactly one end."""
 
 import threading
+import weakref
 
 from s2l_jax.core.errors import InternalError
 from s2l_jax.core.outcome import SessionStats
@@ -16,6 +17,18 @@ def test_nothing_follows_the_last_event() -> None:
     for event in (ProgressEvent(1, 2), DONE, ProgressEvent(2, 2), FailedEvent(InternalError("late"))):
         outlet.emit(event)
     assert seen == [ProgressEvent(1, 2), DONE]
+
+
+def test_a_sink_is_forgotten_after_the_last_event() -> None:
+    def sink(event: SinkEvent) -> None:
+        """Ignores all."""
+
+    outlet, ref = Outlet(sink, raise_error), weakref.ref(sink)
+    del sink
+    outlet.emit(ProgressEvent(1, 2))
+    assert ref() is not None
+    outlet.emit(DONE)
+    assert ref() is None
 
 
 def test_a_sink_may_emit_and_order_stays() -> None:

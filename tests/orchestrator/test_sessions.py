@@ -156,12 +156,21 @@ def test_end_of_sequence_has_an_id_and_no_text() -> None:
         w.check_empty()
 
 
+def test_a_stop_token_has_no_text(w: World) -> None:
+    ids = expected_ids(w, "question")
+    sink = w.ask("question", params=SamplingParams(stop_token_ids=frozenset({ids[-1]})))
+    end = ids.index(ids[-1])
+    assert sink.ids == ids[: end + 1]
+    assert sink.text == bytes(ids[:end]).decode()
+    assert sink.done.finish_reason == "stop"
+
+
 def test_characters_are_never_split() -> None:
     with world(alphabet=list("é".encode())) as w:
-        sink = w.ask("x", params=SamplingParams(max_tokens=40))
-        whole = bytes(sink.ids).decode("utf-8", "replace")
-        assert sink.text == whole
-        assert len(sink.tokens) == 40
+        for max_tokens in range(1, 20):
+            sink = w.ask("x", params=SamplingParams(max_tokens=max_tokens))
+            assert sink.text == bytes(sink.ids).decode("utf-8", "replace")
+            assert len(sink.tokens) == max_tokens
 
 
 def test_logprobs_come_with_their_tokens(w: World) -> None:
