@@ -109,7 +109,7 @@ def _refuse_unsupported(raw: Mapping[str, Any], name: str) -> None:
 
 
 def _sliding_window(raw: Mapping[str, Any], family: Family, name: str) -> int | None:
-    window = raw.get("sliding_window")
+    window = raw.get("sliding_window", 4096)
     if not family.windowed or window is None or (family.window_switch and not raw.get("use_sliding_window", False)):
         return None
     layers = raw["num_hidden_layers"]

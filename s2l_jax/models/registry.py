@@ -69,6 +69,8 @@ class LoadedModel:
       chat_template: how a conversation becomes a prompt, None if the model has none.
       provenance: where it comes from.
       dtype: of weights, activations and KV on the device: a key of `DTYPES`.
+      directory: Hugging Face directory that the weights are read from (a converted one, for a GGUF), None if there is
+        none.
     """
 
     config: ModelConfig
@@ -77,6 +79,7 @@ class LoadedModel:
     chat_template: ChatTemplate | None
     provenance: Provenance
     dtype: str
+    directory: Path | None = None
 
     def build(self) -> Llama:
         """The model with its weights on the default device.
@@ -152,7 +155,7 @@ def _smollm2(dtype: str, cache_dir: Path) -> LoadedModel:
 def _from_directory(directory: Path, dtype: str) -> LoadedModel:
     model = load_directory(directory)
     provenance = Provenance(f"Hugging Face directory {directory.name}", directory, None)
-    return LoadedModel(model.config, model.weights, model.tokenizer, model.chat_template, provenance, dtype)
+    return LoadedModel(model.config, model.weights, model.tokenizer, model.chat_template, provenance, dtype, directory)
 
 
 def _smollm2_file() -> Path | None:
