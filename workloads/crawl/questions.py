@@ -2,13 +2,13 @@
 
 PYTHON_QUESTIONS: tuple[str, ...] = (
     "What does functools.lru_cache do?",
-    "What does itertools.chain do?",
+    "What does itertools.repeat do?",
     "How do I run a blocking function in a separate thread with asyncio.to_thread?",
     "What does heapq.heappushpop do?",
     "What does shutil.rmtree delete?",
     "What does os.path.join do with its arguments?",
     "What does collections.Counter count?",
-    "What is a generator function?",
+    "What is a context manager?",
     "What does the zip() function return when the iterables have different lengths?",
     "What does contextlib.suppress do?",
     "What does asyncio.gather return?",

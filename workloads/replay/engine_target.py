@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from s2l_jax.core.errors import InternalError, S2LError
+from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, ProgressEvent, Sink, SinkEvent, TokenEvent
 from s2l_jax.orchestrator.orchestrator import Orchestrator
@@ -60,14 +61,7 @@ class EngineTarget:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         first = await anext(pieces)
-        ack = await asyncio.to_thread(
-            orchestrator.open,
-            sink=sink,
-            params=params,
-            content=first.content,
-            session_id=session_id,
-            final=first.final,
-        )
+        ack = await self._open(session_id, params, first, sink)
         sender = asyncio.create_task(_send(orchestrator, ack.session_id, pieces, sink))
         try:
             while True:
@@ -82,6 +76,26 @@ class EngineTarget:
             sender.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sender
+
+    async def _open(self, session_id: str, params: SamplingParams, first: Piece, sink: Sink) -> Ack:
+        """Opens a session; if that is cancelled, what the thread has opened by then is closed again."""
+        orchestrator = self._assembly.orchestrator
+        opening = asyncio.create_task(
+            asyncio.to_thread(
+                orchestrator.open,
+                sink=sink,
+                params=params,
+                content=first.content,
+                session_id=session_id,
+                final=first.final,
+            )
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with contextlib.suppress(S2LError):
+                orchestrator.cancel((await opening).session_id)
+            raise
 
 
 async def _send(orchestrator: Orchestrator, session_id: str, pieces: AsyncIterator[Piece], sink: Sink) -> None:
