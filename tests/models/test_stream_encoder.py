@@ -53,14 +53,14 @@ def check_pieces(tokenizer, pieces, *, add_bos=False):
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(pieces=cut_text(), add_bos=st.booleans())
 def test_pieces_give_the_tokens_of_the_whole(name, pieces, add_bos):
     check_pieces(ALL[name], pieces, add_bos=add_bos)
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(changes=st.lists(st.tuples(st.floats(0, 1), TEXT), min_size=1, max_size=5))
 def test_replaced_tails_give_the_tokens_of_the_whole(name, changes):
     client = Client(ALL[name])

@@ -75,6 +75,8 @@ def restartable_tokenizers() -> dict[str, HFTokenizer]:
     for i, pattern in enumerate(sorted(LOCAL_PATTERNS)):
         specs[f"pattern{i}"] = byte_level_spec(sequence(split_step(pattern), bare))
         specs[f"pattern{i}_nfc"] = byte_level_spec(sequence(split_step(pattern), bare), {"type": "NFC"})
+    # the longest added token decides how far back an append reaches: without any, the cuts of words alone count
+    specs |= {f"{name}_plain": spec | {"added_tokens": []} for name, spec in specs.items()}
     return {name: wrap(spec) for name, spec in specs.items()}
 
 
@@ -119,10 +121,10 @@ def sentencepiece_spec(kind: str) -> dict:
 
 FRAGMENTS = [
     *["<|im_", "end|>", "start|>", "<|im_end|>", "<|im_end|>|", "<|", "|>", "|", "<", "s>", "<s>", "'", "'l", "'ve"],
-    *[" ", "  ", "   ", "\n", "\r\n", "\t", " \n ", "\u00a0", "\u2003", "\ufeff", "\x00", "\x04", "\u200d", "!", "...", "l"],
+    *[" ", "  ", "   ", "\n", "\r\n", "\t", " \n ", "\u00a0", "\u2003", "\ufeff", "\x00", "\x04", "\u200d", "!", "..."],
     *["0", "12", "12345", "\u0663", "\u00bd", "a", "Ab", "THE", "quick", "\u00c9", "\u017f", "\u01c5", "\u02b0", "/"],
     *["e\u0301", "\u0301", "\u0338", "=", "\u0344", "\u212b", "\u0915\u093c", "\u0b47\u0b3e", "\uf900", "\u304b\u3099"],
-    *["\u1100\u1161", "\u11a8", "\uac00", "\uac01", "\u4f60\u597d", "\u3002", "\u0646", "\U0001f600", "\U0001d400"],
+    *["\u1100\u1161", "\u11a8", "\uac00", "\uac01", "\u4f60\u597d", "\u3002", "\u0646", "\U0001f600", "\U0001d400", "l"],
 ]  # fmt: skip
 PIECE = st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=4))
 TEXT = st.lists(PIECE, max_size=24).map("".join)
