@@ -10,32 +10,35 @@ from s2l_jax.core.errors import S2LError
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.open_session import OpenSession
-from tests.orchestrator.harness import Recorder, World, world
+from tests.orchestrator.harness import TIMEOUT_S, Recorder, World, world
 
 
-def run_stream(w: World, number: int) -> None:
-    """Streams a context in pieces, with updates and repeats, and checks the answer."""
+def run_stream(w: World, number: int, all_streamed: threading.Barrier) -> None:
+    """Streams a context in pieces, with updates and repeats, waits for all others, and checks the answer."""
     rng = random.Random(number)
     name, text, seq, sink = f"s{number}", "", 1, Recorder()
     w.orchestrator.open(sink=sink, session_id=name)
     for _ in range(8):
         keep = rng.randrange(len(text) + 1) if rng.random() < 0.3 else len(text)
-        piece = "".join(rng.choices("abcé", k=rng.randrange(6)))
+        piece = "".join(rng.choices("abcé", k=rng.randrange(12)))
         text, seq = text[:keep] + piece, seq + 1
         for _ in range(rng.choice((1, 1, 2))):
             w.orchestrator.update(name, piece, keep_chars=keep, seq=seq)
+    all_streamed.wait(TIMEOUT_S)
     w.orchestrator.append(name, "!", final=True, seq=seq + 1)
     assert sink.ids == w.engine.reference_output(list((text + "!").encode()), 8)
 
 
 def test_two_hundred_threads() -> None:
     config = OrchestratorConfig(default_max_tokens=8, max_sessions=256)
-    with world(config=config, max_sessions=256, num_blocks=256) as w:
+    with world(config=config, max_sessions=256, num_blocks=64) as w:
+        barrier = threading.Barrier(200)
         with ThreadPoolExecutor(200) as pool:
-            for future in [pool.submit(run_stream, w, number) for number in range(200)]:
+            for future in [pool.submit(run_stream, w, number, barrier) for number in range(200)]:
                 future.result()
         w.check_empty()
         assert w.orchestrator.stats().counters.sessions_completed == 200
+        assert w.orchestrator.stats().counters.preemptions > 0, "memory was never short"
 
 
 def test_threads_on_one_session_are_put_in_order() -> None:
