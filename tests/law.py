@@ -8,6 +8,8 @@ reference.
 from typing import ClassVar
 
 import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -25,6 +27,16 @@ MAX_TOKENS = 5
 # Pieces are prefixes of a few fixed texts, so that contexts share prefixes of any length and pools fill up quickly.
 TEXTS = np.random.default_rng(0).integers(0, 4, (4, 40)).tolist()
 TOKENS = st.builds(lambda text, length: text[:length], st.sampled_from(TEXTS), st.integers(0, 40))
+
+
+def law_settings(config: pytest.Config) -> settings:
+    """Settings of a run: as many interleavings as `--law-examples` says."""
+    return settings(
+        max_examples=config.getoption("--law-examples"),
+        stateful_step_count=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 class Stream:

@@ -1,10 +1,11 @@
 """The law with an engine that has no model: fast enough for many interleavings."""
 
-from hypothesis import settings
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
 
 from s2l_jax.core.plan import StepPlan, StepResult
 from tests.fakes import FakeEngine, reference_output
-from tests.law import LawMachine
+from tests.law import LawMachine, law_settings
 
 
 class FakeEngineLaw(LawMachine):
@@ -19,5 +20,7 @@ class FakeEngineLaw(LawMachine):
         return reference_output(context, count)
 
 
-TestFakeEngineLaw = FakeEngineLaw.TestCase
-TestFakeEngineLaw.settings = settings(max_examples=500, stateful_step_count=60, deadline=None)
+@pytest.mark.timeout(0)
+def test_law_on_the_fake_engine(request: pytest.FixtureRequest) -> None:
+    run_state_machine_as_test(FakeEngineLaw, settings=law_settings(request.config))
+    print(f"{FakeEngineLaw.engine.steps} steps")

@@ -1,0 +1,36 @@
+# `make demo` and `make test` need nothing before them: both set up what they need, once.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format law bench clean
+
+export PYTHON
+PY := .venv/bin/python
+
+help:  ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## Make .venv with all dependencies and the model (once)
+	@tools/setup.sh
+
+demo: setup  ## Crawl, stream, answer: the main job, streaming against waiting, into out/demo
+	@.venv/bin/s2l demo --out out/demo
+
+test: setup  ## Run the tests
+	@$(PY) -m pytest -m "not slow"
+
+lint: setup  ## Check style and types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@$(PY) -m mypy
+
+format: setup  ## Put the code into shape
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+law: setup  ## Try the law on 2,000 random interleavings on the JAX engine, some 30,000 steps (minutes)
+	@$(PY) -m pytest tests/engine/test_law.py --law-examples 2000 -s
+
+bench: setup  ## Measure prefill and decode beside other engines (downloads them, takes many minutes)
+	@$(PY) benchmarks/engine_cpu.py
+
+clean:  ## Remove .venv and all output
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis s2l_jax.egg-info
