@@ -54,7 +54,9 @@ def _write_row(
     safe = jnp.where(inside, slot, 0)
     start = (safe // page_size, 0, safe % page_size, 0)
     old = lax.dynamic_slice(kv_pages, start, (1, num_kv_heads, 1, kv_dim))
-    return lax.dynamic_update_slice(kv_pages, jnp.where(inside, row[None, :, None, :], old), start)
+    written = lax.dynamic_update_slice(kv_pages, jnp.where(inside, row[None, :, None, :], old), start)
+    # Without the barrier XLA may repeat the update inside a later gather, and copies all pages to keep the old ones.
+    return lax.optimization_barrier(written)
 
 
 def gather_pages(
