@@ -35,10 +35,11 @@ def find_python_docs(cache: Path, say: Callable[[str], None], system_root: Path 
     Returns:
       The documentation, or None if it is not to be had here.
     """
-    for base, origin in ((system_root, "installed"), (cache, "unpacked")):
+    for base in (system_root, cache):
         for folder in sorted(base.glob(_PATTERN)):
             if (folder / "library" / "functools.html").exists():
-                return Docs(folder, f"Python documentation, Debian package, {origin}; PSF licence version 2")
+                source = f"Documentation of {folder.parent.name} (Debian package {folder.parent.name}-doc)"
+                return Docs(folder, f"{source}; copyright Python Software Foundation, PSF licence version 2")
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         say("No apt-get on this machine, so Debian's package of the Python documentation is not to be had.")
         return None

@@ -67,3 +67,4 @@ async def _crawl(docs: Docs, path: Path, seed: int, console: Console) -> None:
                 progress.update(crawling, advance=1, state=f"{pages} pages, {done}/{count} questions complete")
 
             await record_crawl(path, PYTHON_QUESTIONS, site, docs.source, site_config, config, Prompt(), on_event)
+            progress.update(crawling, total=progress.tasks[crawling].completed)

@@ -45,7 +45,7 @@ class DemoConfig:
 
     out: Path
     model: str = "smollm2-135m"
-    qps: float = 0.15
+    qps: float = 0.2
     seed: int = 0
     recorded: bool = False
     limit: int | None = None
