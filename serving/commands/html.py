@@ -8,19 +8,25 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 _CONTENT = ("main", "[role=main]", "article", "body")
 _CLUTTER = "script, style, noscript, template, svg, nav, header, footer, aside, form, button, iframe"
 _BLOCKS = frozenset(
-    (
-        "address article blockquote br dd div dl dt figcaption h1 h2 h3 h4 h5 h6 "
-        "li main ol p pre section table td th tr ul"
-    ).split()
+    "address article blockquote br dd div dl dt figcaption h1 h2 h3 h4 h5 h6 li main ol p pre section table td th tr ul".split()  # noqa: E501, SIM905
 )
+_CHARSET_BYTES = 2048
+_CHARSET = re.compile(rb"""<meta[^>]+charset=["']?([\w-]+)""", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 
 
-def text_of_html(html: str | bytes) -> str:
-    """The text of a page's main part, one block a line, without navigation and scripts.
+def decode_html(body: bytes, charset: str | None) -> str:
+    """A page as text: in the encoding that the server named, else the one that the page names, else UTF-8."""
+    declared = _CHARSET.search(body[:_CHARSET_BYTES])
+    name = charset or (declared[1].decode("ascii") if declared else "utf-8")
+    try:
+        return body.decode(name, "replace")
+    except LookupError:
+        return body.decode("utf-8", "replace")
 
-    Args:
-      html: the page; bytes are read in the encoding that they declare.
+
+def text_of_html(html: str) -> str:
+    """The text of a page's main part, one block a line, without navigation and scripts.
 
     Raises:
       ValueError: the page has no readable text.

@@ -10,8 +10,6 @@ import click
 _cache_dir_option = click.option(
     "--cache-dir",
     type=click.Path(path_type=Path),
-    envvar="S2L_CACHE_DIR",
-    show_envvar=True,
     help="Where converted weights are kept.  [default: ~/.cache/s2l]",
 )
 _dtype_option = click.option(

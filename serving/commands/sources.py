@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 
 from s2l_jax.core.errors import InvalidArgument
-from serving.commands.html import text_of_html
+from serving.commands.html import decode_html, text_of_html
 
 STDIN = "standard input"
 _MAX_PAGE_BYTES = 16 << 20
@@ -106,17 +106,18 @@ async def _fetch_url(http: aiohttp.ClientSession, url: str) -> str:
             body += more
         if len(body) > _MAX_PAGE_BYTES:
             raise ValueError(f"the page is larger than {_MAX_PAGE_BYTES >> 20} MiB")
-    if "html" in kind and response.charset is None:
-        return await asyncio.to_thread(text_of_html, body)
-    text = body.decode(response.charset or "utf-8", "replace")
-    return await asyncio.to_thread(text_of_html, text) if "html" in kind else text
+        charset = response.charset
+    if "html" not in kind:
+        return body.decode(charset or "utf-8", "replace")
+    return await asyncio.to_thread(lambda: text_of_html(decode_html(body, charset)))
 
 
 def _read_file(path: str) -> str:
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
-    if "\0" in text[:4096]:
+    body = Path(path).read_bytes()
+    if b"\0" in body[:4096]:
         raise ValueError("the file is not text")
-    return text_of_html(text) if Path(path).suffix.lower() in (".html", ".htm", ".xhtml") else text
+    is_html = Path(path).suffix.lower() in (".html", ".htm", ".xhtml")
+    return text_of_html(decode_html(body, None)) if is_html else body.decode("utf-8", "replace")
 
 
 def _read_stdin(queue: "asyncio.Queue[Arrival | None]") -> None:

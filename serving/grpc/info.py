@@ -1,8 +1,8 @@
 """`s2l.v1.Info`: what the server serves and how it is doing."""
 
 import grpc.aio
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 
+from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
 from serving.grpc.guard import guarded
 from serving.protos.s2l.v1 import info_pb2 as pb

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 
 from s2l_jax.core.errors import InvalidArgument
+from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
 from serving.grpc.info import InfoServicer
 from serving.grpc.jetstream import AdapterServicer, JetStreamConfig, OrchestratorServicer

@@ -74,9 +74,10 @@ class _Stream:
     async def _send(self) -> None:
         while True:
             event = await self._outbox.get()
-            if isinstance(event, FailedEvent):
-                raise self._defect or event.error
             async with self._turn:
+                # Taking the turn also means that nothing is being written while the call's status is sent.
+                if isinstance(event, FailedEvent):
+                    raise self._defect or event.error
                 if isinstance(event, DoneEvent) and self._cancel_seq is not None:
                     await self._context.write(self._cancel_accepted(event))
                 await self._context.write(_response(event))
@@ -92,10 +93,15 @@ class _Stream:
             if not self._is_final:
                 self._cancel_session()
         except S2LError as error:
-            self._outbox.fail(error)
+            self._fail(error)
         except Exception as error:  # noqa: BLE001 - the handler raises it
             self._defect = error
-            self._outbox.fail(InternalError("the stream's receiver failed"))
+            self._fail(InternalError("the stream's receiver failed"))
+
+    def _fail(self, error: S2LError) -> None:
+        self._outbox.fail(error)
+        # At once, not when a client that does not read lets the status through.
+        self._cancel_session()
 
     async def _apply(self, request: pb.SessionRequest) -> None:
         if self._outbox.is_ended:
@@ -105,6 +111,8 @@ class _Stream:
             self._cancel(request.seq)
             return
         async with self._turn:
+            if self._outbox.is_ended:
+                return
             ack = await self._call(request)
             self._last_seq = max(self._last_seq, ack.seq)
             await self._context.write(_accepted(ack))
