@@ -81,7 +81,7 @@ def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
     )
     orchestrator = Orchestrator(engine, scheduler, model.tokenizer, limits)
     orchestrator.start(lambda done, total, name: report("compile", done, total, name))
-    return Assembly(orchestrator, _model_info(model, sizes, default_max_tokens), sizes)
+    return Assembly(orchestrator, _model_info(model, sizes, default_max_tokens, config.policy), sizes)
 
 
 def _engine_config(config: ServeConfig, model: LoadedModel, dtype: str) -> EngineConfig:
@@ -111,7 +111,7 @@ def _engine_config(config: ServeConfig, model: LoadedModel, dtype: str) -> Engin
     )
 
 
-def _model_info(model: LoadedModel, sizes: EngineConfig, default_max_tokens: int) -> ModelInfo:
+def _model_info(model: LoadedModel, sizes: EngineConfig, default_max_tokens: int, policy: str) -> ModelInfo:
     tokenizer = model.tokenizer
     return ModelInfo(
         name=model.config.name,
@@ -122,6 +122,7 @@ def _model_info(model: LoadedModel, sizes: EngineConfig, default_max_tokens: int
         default_max_tokens=default_max_tokens,
         prompt=_prompt_pieces(model),
         server_version=version("s2l-jax"),
+        policy=policy,
     )
 
 

@@ -40,6 +40,7 @@ def model_from_wire(wire: pb.Model) -> ModelInfo:
         default_max_tokens=wire.default_max_tokens,
         prompt=PromptPieces(prompt.before_context, prompt.before_question, prompt.after_question, prompt.add_bos),
         server_version=wire.server_version,
+        policy=wire.policy,
     )
 
 

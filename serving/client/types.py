@@ -131,6 +131,7 @@ class ModelInfo:
       default_max_tokens: output tokens of a session that names no limit.
       prompt: how to ask this model about a context.
       server_version: version of the server.
+      policy: its scheduling policy.
     """
 
     name: str
@@ -141,6 +142,7 @@ class ModelInfo:
     default_max_tokens: int
     prompt: PromptPieces
     server_version: str
+    policy: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class InfoServicer(info_pb2_grpc.InfoServicer):
                 add_bos=prompt.add_bos,
             ),
             server_version=model.server_version,
+            policy=model.policy,
         )
 
     @guarded

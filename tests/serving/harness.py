@@ -96,7 +96,7 @@ def _build(sizes: Sizes) -> tuple[FakeEngine, Scheduler, Orchestrator, GrpcServe
         progress_interval_s=sizes.progress_interval_s,
     )
     orchestrator = Orchestrator(engine, scheduler, ByteTokenizer(), limits)
-    model = ModelInfo("fake", sizes.model_len, 258, BOS, (EOS,), 8, PromptPieces("<", "|", ">", False), "0")
+    model = ModelInfo("fake", sizes.model_len, 258, BOS, (EOS,), 8, PromptPieces("<", "|", ">", False), "0", "fcfs")
     config = GrpcConfig(
         port=0,
         max_message_bytes=sizes.max_message_bytes,

@@ -103,6 +103,7 @@ def test_model_and_stats() -> None:
     with threaded_world() as one, Client(one.target, timeout_s=10) as client:
         model = client.model()
         assert (model.name, model.max_model_len, model.eos_token_ids) == ("fake", 256, (257,))
+        assert (model.server_version, model.policy) == ("0", "fcfs")
         assert model.prompt.whole(["a", "b"], "why?") == "<ab|why?>"
         client.generate("x", GREEDY)
         stats = client.stats()

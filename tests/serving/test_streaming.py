@@ -380,6 +380,27 @@ def test_failed_step_is_internal_and_the_server_goes_on() -> None:
     run(test)
 
 
+def test_a_failure_during_an_acknowledgement_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call's status must not be sent while a message is being written: else the client hangs."""
+
+    async def test() -> None:
+        async with world() as one, AsyncClient(one.target) as client:
+            really_append = one.orchestrator.append
+
+            def append_then_fail(session_id: str, *args: object, **kwargs: object) -> object:
+                ack = really_append(session_id, *args, **kwargs)  # type: ignore[arg-type]
+                one.orchestrator.drain(0.0)
+                return ack
+
+            async with client.session(GREEDY) as session:
+                monkeypatch.setattr(one.orchestrator, "append", append_then_fail)
+                await session.append("x")
+                with pytest.raises(Unavailable):
+                    await session.result()
+
+    run(test, 5)
+
+
 def test_a_defect_in_the_server_shows_a_reference_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with world() as one, AsyncClient(one.target) as client:

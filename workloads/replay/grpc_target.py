@@ -39,7 +39,7 @@ class GrpcTarget:
     async def info(self) -> TargetInfo:
         """What the server serves."""
         model = await self._client.model()
-        return TargetInfo(model.name, model.vocab_size, version=model.server_version)
+        return TargetInfo(model.name, model.vocab_size, model.policy, model.server_version)
 
     async def counters(self) -> TargetCounters:
         """The server's counters."""

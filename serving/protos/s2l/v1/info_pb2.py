@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11s2l/v1/info.proto\x12\x06s2l.v1\"\x11\n\x0fGetModelRequest\"\xdd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmax_model_len\x18\x02 \x01(\r\x12\x12\n\nvocab_size\x18\x03 \x01(\r\x12\x19\n\x0c\x62os_token_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\reos_token_ids\x18\x05 \x03(\x05\x12\x1a\n\x12\x64\x65\x66\x61ult_max_tokens\x18\x06 \x01(\r\x12$\n\x06prompt\x18\x07 \x01(\x0b\x32\x14.s2l.v1.PromptPieces\x12\x16\n\x0eserver_version\x18\x08 \x01(\tB\x0f\n\r_bos_token_id\"h\n\x0cPromptPieces\x12\x16\n\x0e\x62\x65\x66ore_context\x18\x01 \x01(\t\x12\x17\n\x0f\x62\x65\x66ore_question\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_question\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64_bos\x18\x04 \x01(\x08\"\x11\n\x0fGetStatsRequest\"\xe0\x01\n\x05Stats\x12-\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.s2l.v1.Stats.SessionsEntry\x12\x13\n\x0b\x66ree_blocks\x18\x02 \x01(\r\x12\x13\n\x0bheld_blocks\x18\x03 \x01(\r\x12\x14\n\x0ctotal_blocks\x18\x04 \x01(\r\x12\r\n\x05steps\x18\x05 \x01(\x04\x12(\n\x0bpreemptions\x18\x06 \x01(\x0b\x32\x13.s2l.v1.Preemptions\x1a/\n\rSessionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"J\n\x0bPreemptions\x12\x0c\n\x04swap\x18\x01 \x01(\x04\x12\x11\n\trecompute\x18\x02 \x01(\x04\x12\x0c\n\x04\x64rop\x18\x03 \x01(\x04\x12\x0c\n\x04tail\x18\x04 \x01(\x04\x32n\n\x04Info\x12\x32\n\x08GetModel\x12\x17.s2l.v1.GetModelRequest\x1a\r.s2l.v1.Model\x12\x32\n\x08GetStats\x12\x17.s2l.v1.GetStatsRequest\x1a\r.s2l.v1.Statsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11s2l/v1/info.proto\x12\x06s2l.v1\"\x11\n\x0fGetModelRequest\"\xed\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmax_model_len\x18\x02 \x01(\r\x12\x12\n\nvocab_size\x18\x03 \x01(\r\x12\x19\n\x0c\x62os_token_id\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\reos_token_ids\x18\x05 \x03(\x05\x12\x1a\n\x12\x64\x65\x66\x61ult_max_tokens\x18\x06 \x01(\r\x12$\n\x06prompt\x18\x07 \x01(\x0b\x32\x14.s2l.v1.PromptPieces\x12\x16\n\x0eserver_version\x18\x08 \x01(\t\x12\x0e\n\x06policy\x18\t \x01(\tB\x0f\n\r_bos_token_id\"h\n\x0cPromptPieces\x12\x16\n\x0e\x62\x65\x66ore_context\x18\x01 \x01(\t\x12\x17\n\x0f\x62\x65\x66ore_question\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_question\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64_bos\x18\x04 \x01(\x08\"\x11\n\x0fGetStatsRequest\"\xe0\x01\n\x05Stats\x12-\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.s2l.v1.Stats.SessionsEntry\x12\x13\n\x0b\x66ree_blocks\x18\x02 \x01(\r\x12\x13\n\x0bheld_blocks\x18\x03 \x01(\r\x12\x14\n\x0ctotal_blocks\x18\x04 \x01(\r\x12\r\n\x05steps\x18\x05 \x01(\x04\x12(\n\x0bpreemptions\x18\x06 \x01(\x0b\x32\x13.s2l.v1.Preemptions\x1a/\n\rSessionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"J\n\x0bPreemptions\x12\x0c\n\x04swap\x18\x01 \x01(\x04\x12\x11\n\trecompute\x18\x02 \x01(\x04\x12\x0c\n\x04\x64rop\x18\x03 \x01(\x04\x12\x0c\n\x04tail\x18\x04 \x01(\x04\x32n\n\x04Info\x12\x32\n\x08GetModel\x12\x17.s2l.v1.GetModelRequest\x1a\r.s2l.v1.Model\x12\x32\n\x08GetStats\x12\x17.s2l.v1.GetStatsRequest\x1a\r.s2l.v1.Statsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -26,17 +26,17 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETMODELREQUEST']._serialized_start=29
   _globals['_GETMODELREQUEST']._serialized_end=46
   _globals['_MODEL']._serialized_start=49
-  _globals['_MODEL']._serialized_end=270
-  _globals['_PROMPTPIECES']._serialized_start=272
-  _globals['_PROMPTPIECES']._serialized_end=376
-  _globals['_GETSTATSREQUEST']._serialized_start=378
-  _globals['_GETSTATSREQUEST']._serialized_end=395
-  _globals['_STATS']._serialized_start=398
-  _globals['_STATS']._serialized_end=622
-  _globals['_STATS_SESSIONSENTRY']._serialized_start=575
-  _globals['_STATS_SESSIONSENTRY']._serialized_end=622
-  _globals['_PREEMPTIONS']._serialized_start=624
-  _globals['_PREEMPTIONS']._serialized_end=698
-  _globals['_INFO']._serialized_start=700
-  _globals['_INFO']._serialized_end=810
+  _globals['_MODEL']._serialized_end=286
+  _globals['_PROMPTPIECES']._serialized_start=288
+  _globals['_PROMPTPIECES']._serialized_end=392
+  _globals['_GETSTATSREQUEST']._serialized_start=394
+  _globals['_GETSTATSREQUEST']._serialized_end=411
+  _globals['_STATS']._serialized_start=414
+  _globals['_STATS']._serialized_end=638
+  _globals['_STATS_SESSIONSENTRY']._serialized_start=591
+  _globals['_STATS_SESSIONSENTRY']._serialized_end=638
+  _globals['_PREEMPTIONS']._serialized_start=640
+  _globals['_PREEMPTIONS']._serialized_end=714
+  _globals['_INFO']._serialized_start=716
+  _globals['_INFO']._serialized_end=826
 # @@protoc_insertion_point(module_scope)

@@ -10,7 +10,7 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "max_model_len", "vocab_size", "bos_token_id", "eos_token_ids", "default_max_tokens", "prompt", "server_version")
+    __slots__ = ("name", "max_model_len", "vocab_size", "bos_token_id", "eos_token_ids", "default_max_tokens", "prompt", "server_version", "policy")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class Model(_message.Message):
     DEFAULT_MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
     name: str
     max_model_len: int
     vocab_size: int
@@ -27,7 +28,8 @@ class Model(_message.Message):
     default_max_tokens: int
     prompt: PromptPieces
     server_version: str
-    def __init__(self, name: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., bos_token_id: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., default_max_tokens: _Optional[int] = ..., prompt: _Optional[_Union[PromptPieces, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+    policy: str
+    def __init__(self, name: _Optional[str] = ..., max_model_len: _Optional[int] = ..., vocab_size: _Optional[int] = ..., bos_token_id: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., default_max_tokens: _Optional[int] = ..., prompt: _Optional[_Union[PromptPieces, _Mapping]] = ..., server_version: _Optional[str] = ..., policy: _Optional[str] = ...) -> None: ...
 
 class PromptPieces(_message.Message):
     __slots__ = ("before_context", "before_question", "after_question", "add_bos")
