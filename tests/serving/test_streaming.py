@@ -4,7 +4,8 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import grpc.aio
@@ -20,6 +21,7 @@ from s2l_jax.core.errors import (
     Unavailable,
 )
 from serving.client import Accepted, AsyncClient, Progress, SamplingParams, Token
+from serving.grpc.streaming import StreamingContextServicer
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.protos.s2l.v1 import streaming_pb2_grpc
 from serving.status import Cancelled
@@ -380,23 +382,46 @@ def test_failed_step_is_internal_and_the_server_goes_on() -> None:
     run(test)
 
 
-def test_a_failure_during_an_acknowledgement_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call's status must not be sent while a message is being written: else the client hangs."""
+def test_no_status_is_sent_while_a_message_is_being_written() -> None:
+    """GRPC takes neither then, and the client waits for ever."""
+
+    class SlowContext:
+        """Writes slowly, and the session fails during the second acknowledgement."""
+
+        def __init__(self, fail: Callable[[], object]) -> None:
+            self._fail = fail
+            self._is_writing = False
+            self.written: list[pb.SessionResponse] = []
+            self.status: grpc.StatusCode | None = None
+
+        async def write(self, response: pb.SessionResponse) -> None:
+            self._is_writing = True
+            if response.accepted.seq == 2:
+                await asyncio.to_thread(self._fail)
+            await asyncio.sleep(0.05)
+            self.written.append(response)
+            self._is_writing = False
+
+        async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: object) -> None:
+            assert not self._is_writing
+            self.status = code
+            raise grpc.aio.AbortError
+
+        def done(self) -> bool:
+            return False
+
+    async def requests() -> AsyncIterator[pb.SessionRequest]:
+        yield pb.SessionRequest(open=pb.Open(params=_tokens(5)))
+        yield pb.SessionRequest(append=pb.Append(content=_text("x")))
+        await asyncio.Event().wait()
 
     async def test() -> None:
-        async with world() as one, AsyncClient(one.target) as client:
-            really_append = one.orchestrator.append
-
-            def append_then_fail(session_id: str, *args: object, **kwargs: object) -> object:
-                ack = really_append(session_id, *args, **kwargs)  # type: ignore[arg-type]
-                one.orchestrator.drain(0.0)
-                return ack
-
-            async with client.session(GREEDY) as session:
-                monkeypatch.setattr(one.orchestrator, "append", append_then_fail)
-                await session.append("x")
-                with pytest.raises(Unavailable):
-                    await session.result()
+        async with world() as one:
+            context = SlowContext(lambda: one.orchestrator.drain(0.0))
+            with ThreadPoolExecutor(1) as pool, pytest.raises(grpc.aio.AbortError):
+                await StreamingContextServicer(one.orchestrator, pool, 8).Session(requests(), context)  # type: ignore[arg-type]
+            assert context.status == grpc.StatusCode.UNAVAILABLE
+            assert [response.accepted.seq for response in context.written][-1] == 2
 
     run(test, 5)
 
