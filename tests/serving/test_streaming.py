@@ -421,7 +421,7 @@ def test_no_status_is_sent_while_a_message_is_being_written() -> None:
             with ThreadPoolExecutor(1) as pool, pytest.raises(grpc.aio.AbortError):
                 await StreamingContextServicer(one.orchestrator, pool, 8).Session(requests(), context)  # type: ignore[arg-type]
             assert context.status == grpc.StatusCode.UNAVAILABLE
-            assert [response.accepted.seq for response in context.written][-1] == 2
+            assert 2 in [response.accepted.seq for response in context.written]
 
     run(test, 5)
 
