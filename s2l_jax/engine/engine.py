@@ -7,10 +7,9 @@ there never was one. A call from another thread raises instead of corrupting mem
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,8 @@ from s2l_jax.engine.buckets import Buckets
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.device_code import DeviceCode, KVPages
 from s2l_jax.engine.errors import KVLost
-from s2l_jax.engine.executables import ExecutableStore, Lower, compile_all, fingerprint
+from s2l_jax.engine.executable_store import ExecutableStore, code_fingerprint, environment_fingerprint
+from s2l_jax.engine.executables import Lower, compile_all
 from s2l_jax.engine.packing import pack_chunks, packed_size
 from s2l_jax.engine.protocol import Progress
 from s2l_jax.engine.sample_packing import (
@@ -72,12 +72,11 @@ class JaxEngine:
 
     def warmup(self, progress: Progress | None = None) -> None:
         """Loads or compiles every executable; see `Engine.warmup`."""
-        if self.config.cache_dir is not None:
-            _use_compilation_cache(self.config.cache_dir)
+        compiler_options: dict[str, object] = {}
         self._executables = compile_all(
             self._lowers(),
-            store=self._store(),
-            compiler_options={},
+            store=self._store(compiler_options),
+            compiler_options=compiler_options,
             threads=self.config.compile_threads,
             progress=progress or (lambda done, total, name: None),
         )
@@ -186,12 +185,16 @@ class JaxEngine:
             lowers[sample.name] = partial(jax.jit(self._code.sample(sample)).lower, leaves, last_hidden, *inputs)
         return lowers
 
-    def _store(self) -> ExecutableStore | None:
+    def _store(self, compiler_options: Mapping[str, object]) -> ExecutableStore | None:
         if self.config.cache_dir is None:
             return None
         sizes = replace(self.config, cache_dir=None, compile_threads=1)
         shapes = [(leaf.shape, str(leaf.dtype)) for leaf in self._code.leaves]
-        return ExecutableStore(self.config.cache_dir, fingerprint(self._device, [sizes, self._model_config, shapes]))
+        return ExecutableStore(
+            self.config.cache_dir,
+            code=code_fingerprint([sizes, self._model_config, shapes]),
+            environment=environment_fingerprint(self._device, compiler_options),
+        )
 
 
 _NO_TOKEN = SampledToken(-1)
@@ -199,10 +202,3 @@ _NO_TOKEN = SampledToken(-1)
 
 def _members(plan: StepPlan, group: SampleGroup) -> list[Sample]:
     return [plan.samples[index] for index in group.indices]
-
-
-def _use_compilation_cache(directory: Path) -> None:
-    """Lets XLA keep what it compiles, so that a change of ours that leaves an executable alone costs tracing only."""
-    jax.config.update("jax_compilation_cache_dir", str(directory / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,105 @@
+"""Configuration, buckets and memory."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import jax
+import pytest
+
+from s2l_jax.core.errors import InvalidArgument
+from s2l_jax.engine.buckets import Buckets, Variant, token_buckets
+from s2l_jax.engine.config import EngineConfig
+from s2l_jax.engine.memory import block_bytes, blocks_that_fit, free_host_bytes
+from s2l_jax.models.config import ModelConfig
+
+MODEL = ModelConfig("m", 100, 32, 64, num_layers=3, num_q_heads=4, num_kv_heads=2, head_dim=8, max_position=4096)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"num_blocks": 0},
+        {"num_blocks": 3},
+        {"block_size": 12},
+        {"token_budget": 0},
+        {"max_batch": 513},
+        {"max_sessions": -1},
+        {"max_model_len": 0},
+        {"dtype": "int8"},
+        {"compile_threads": 0},
+    ],
+    ids=str,
+)
+def test_a_bad_field_is_named_with_its_value(changed: dict[str, Any]) -> None:
+    ((field, value),) = changed.items()
+    with pytest.raises(InvalidArgument, match=f"{field} is {value!r}: ."):
+        EngineConfig(**{"num_blocks": 512, **changed})
+
+
+def test_token_buckets_bound_padding_to_a_third_from_64_tokens_on() -> None:
+    assert token_buckets(512) == (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
+    assert token_buckets(100) == (1, 2, 4, 8, 16, 32, 64, 96, 100)
+    assert token_buckets(1) == (1,)
+
+
+@pytest.mark.parametrize(("budget", "batch"), [(512, 32), (1, 1), (100, 7), (64, 64)])
+def test_every_step_within_the_limits_has_a_bucket(budget: int, batch: int) -> None:
+    buckets = Buckets(EngineConfig(num_blocks=512, token_budget=budget, max_batch=batch))
+    for tokens in range(1, budget + 1):
+        shape = buckets.forward(tokens)
+        assert shape in buckets.forward_shapes()
+        assert shape.tokens >= tokens
+        assert shape.sequences >= min(tokens, batch)
+    for variant in Variant:
+        for rows in range(1, buckets.max_rows(variant) + 1):
+            shape = buckets.sample(rows, variant)
+            assert shape in buckets.sample_shapes()
+            assert shape.rows >= rows
+    assert buckets.max_rows(Variant.GREEDY) == buckets.max_rows(Variant.FULL) == batch
+
+
+def test_names_of_shapes_are_unique() -> None:
+    buckets = Buckets(EngineConfig(num_blocks=512, token_budget=100, max_batch=12))
+    shapes = (*buckets.forward_shapes(), *buckets.sample_shapes())
+    assert len({shape.name for shape in shapes}) == len(shapes)
+
+
+def test_bytes_of_a_block() -> None:
+    assert block_bytes(MODEL, 16, "float32") == 3 * 2 * 2 * 8 * 16 * 4
+    assert block_bytes(MODEL, 16, "bfloat16") == 3 * 2 * 2 * 8 * 16 * 2
+
+
+def fitting_blocks(free_bytes: int, **changed: Any) -> int:
+    stats = {"bytes_limit": free_bytes + 500, "bytes_in_use": 500}
+    device = cast(jax.Device, SimpleNamespace(platform="gpu", memory_stats=lambda: stats))
+    sizes = {"block_size": 16, "dtype": "float32", "max_sessions": 100, "max_model_len": 4096, "memory_share": 0.5}
+    return blocks_that_fit(MODEL, device=device, **{**sizes, **changed})
+
+
+def test_blocks_fill_the_share_but_never_exceed_what_sessions_can_use() -> None:
+    one_block = block_bytes(MODEL, 16, "float32")
+    assert fitting_blocks(2000 * one_block) == 1000
+    assert fitting_blocks(2000 * one_block, max_sessions=3) == 3 * 256
+    with pytest.raises(InvalidArgument, match="max_model_len is 4096"):
+        fitting_blocks(500 * one_block)
+
+
+def test_a_device_that_does_not_tell_its_memory() -> None:
+    device = cast(jax.Device, SimpleNamespace(platform="tpu", memory_stats=lambda: None))
+    with pytest.raises(InvalidArgument, match="num_blocks"):
+        blocks_that_fit(MODEL, block_size=16, dtype="float32", max_sessions=1, max_model_len=64, device=device)
+
+
+def test_a_container_limit_counts(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 100 kB\nMemAvailable:   64 kB\n")
+    assert free_host_bytes(tmp_path) == 64 * 1024
+    cgroup = tmp_path / "sys/fs/cgroup"
+    cgroup.mkdir(parents=True)
+    (cgroup / "memory.max").write_text("max\n")
+    (cgroup / "memory.current").write_text("2000\n")
+    assert free_host_bytes(tmp_path) == 64 * 1024
+    (cgroup / "memory.max").write_text("5000\n")
+    assert free_host_bytes(tmp_path) == 3000
+    assert free_host_bytes() > 1 << 20
