@@ -86,7 +86,6 @@ def greedy(model_directory, job_path, directory):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     logging.disable_progress_bar()
     if sys.argv[1] == "families":
         make_families(Path(sys.argv[2]))

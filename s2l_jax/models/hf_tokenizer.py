@@ -65,14 +65,16 @@ class HFTokenizer:
     def encode_pieces(self, text: str) -> Pieces:
         """The same token ids, with the beginnings of pieces from which tokenization may be taken up again."""
         encoding = self._encoding(text)
-        words = np.array(encoding.word_ids, np.int32)
-        first = np.flatnonzero(np.diff(words, prepend=-1)).astype(np.int32)
-        offsets = encoding.offsets
-        chars = np.array([offsets[i][0] for i in first.tolist()], np.int32)
+        ids = np.array(encoding.ids, np.int32)
+        if self.restart_rule is None:
+            return Pieces(ids, np.zeros(0, np.int32), np.zeros(0, np.int32))
+        words, offsets = np.array(encoding.word_ids, np.int32), encoding.offsets
+        first = np.flatnonzero(np.diff(words, prepend=-1)).tolist()
         if self._is_nfc:
-            usable = np.array([begins_nfc_segment(text[c]) for c in chars.tolist()], bool)
-            first, chars = first[usable], chars[usable]
-        return Pieces(np.array(encoding.ids, np.int32), chars, first)
+            # One character may become several with a cut between them, which is no place in the text.
+            first = [i for i in first if i == 0 or offsets[i - 1][1] <= offsets[i][0]]
+            first = [i for i in first if begins_nfc_segment(text[offsets[i][0]])]
+        return Pieces(ids, np.array([offsets[i][0] for i in first], np.int32), np.array(first, np.int32))
 
     def token_bytes(self, token_id: int, *, skip_special: bool = True) -> bytes:
         """UTF-8 bytes of a token."""

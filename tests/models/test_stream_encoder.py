@@ -1,6 +1,7 @@
 """Text in pieces gives the tokens of the whole text."""
 
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_jax.core.errors import InvalidArgument
+from s2l_jax.models.restart import LOCAL_PATTERNS, begins_nfc_segment
 from s2l_jax.models.stream_encoder import StreamEncoder, common_prefix
 from s2l_jax.models.tokenizer import ByteTokenizer
 from tests.models.toys import (
@@ -82,6 +84,7 @@ def test_every_cut_of_hard_texts(name):
         "don'll \r\n\n  12345<s>",
         "x \n\n \n y\u0301z",
         "\u1100\u1161\u11a8 가\u11a8 AAAb ABcÉ",
+        "ab\ufb4e   c  d",
     ):
         for cut in range(len(text) + 1):
             check_pieces(ALL[name], [text[:cut], text[cut:]])
@@ -182,3 +185,24 @@ def test_common_prefix(left, right):
     assert common_prefix(left, right) == want
     as_arrays = [np.frombuffer(text.encode(), np.uint8) for text in (left, right)]
     assert common_prefix(*as_arrays) == want
+
+
+def test_the_patterns_of_the_families_are_known():
+    """As their tokenizer.json files have them."""
+    gpt4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+    rest = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    llama3, qwen2 = gpt4 + r"\p{N}{1,3}" + rest, gpt4 + r"\p{N}" + rest
+    assert {llama3, qwen2} <= LOCAL_PATTERNS
+
+
+def test_what_never_merges_with_the_character_before_it():
+    second_halves = set()
+    for code in range(0x110000):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            second_halves.add(chr(int(parts[1], 16)))
+    assert len(second_halves) > 50
+    assert not any(begins_nfc_segment(char) for char in second_halves)
+    vowels_and_tails = [chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))]
+    assert not any(begins_nfc_segment(char) for char in vowels_and_tails)
+    assert all(begins_nfc_segment(char) for char in "a1 \n<é你。가か😀"[:-1])
