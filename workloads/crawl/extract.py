@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 _CONTENT = ("main", "[role=main]", "article", "body")
-_CLUTTER = "script, style, nav, header, footer, aside, .headerlink, .sphinxsidebar, .related, .toctree-wrapper"
+_CLUTTER = (
+    "script, style, nav, header, footer, aside, .headerlink, .sphinxsidebar, .related, .seealso, .toctree-wrapper"
+)
 _BLOCKS = "h1, h2, h3, h4, h5, h6, dt, p, pre, li, tr"
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _SPACE = re.compile(r"\s+")

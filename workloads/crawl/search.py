@@ -13,8 +13,8 @@ _STOP_WORDS = (
     "their there they this to use used using was what when where which who why will with would you your python"
 )
 # A word in the title or heading of a passage says more about it than one in its text, and a section says what it is
-# about where it begins. FTS5's bm25() is negative, most negative for the best match.
-_SCORE = "-bm25(passages, 0.0, 0.0, 3.0, 6.0, 1.0) * iif(leads, 1.5, 1.0)"
+# about where it begins; a line or two answer nothing. FTS5's bm25() is negative, most negative for the best match.
+_SCORE = "-bm25(passages, 0.0, 0.0, 3.0, 6.0, 1.0) * iif(leads, 1.5, 1.0) * min(1.0, 0.3 + length(text) / 300.0)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from workloads.report.plots import inline_svg, timeline_figure, ttft_figure
+from workloads.report.plots import inline_svg, timeline_figure, timelines_end_s, ttft_figure
 from workloads.report.run import Agreement, Run, answers_agree
 from workloads.report.table import compare_rows, format_seconds
 
@@ -27,13 +27,14 @@ def write_report(path: Path, runs: Sequence[Run], title: str) -> None:
     )
     environment.filters["seconds"] = format_seconds
     agreement = answers_agree(runs)
+    until_s = timelines_end_s(runs)
     html = environment.get_template("report.html.j2").render(
         title=title,
         runs=runs,
         rows=compare_rows(runs),
         headline=_headline(runs),
         ttft=Markup(inline_svg(ttft_figure(runs))),
-        timelines=[(run.name, Markup(inline_svg(timeline_figure(run)))) for run in runs],
+        timelines=[(run.name, Markup(inline_svg(timeline_figure(run, until_s)))) for run in runs],
         agreement=agreement if len(runs) > 1 else None,
         samples=sample_answers(runs, agreement),
         failures=[(run.name, row) for run in runs for row in run.sessions if not row.completed],

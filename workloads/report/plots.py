@@ -72,8 +72,13 @@ def _draw_ccdf(axes: Axes, runs: Sequence[Run], column: str) -> None:
     axes.set_ylim(top=1.15, bottom=0.45 / max(len(values_s) for _, _, values_s in curves))
 
 
-def timeline_figure(run: Run) -> Figure:
-    """What happened to each session: retrieval with its chunks, the wait for the first token, the answer."""
+def timeline_figure(run: Run, until_s: float) -> Figure:
+    """What happened to each session: retrieval with its chunks, the wait for the first token, the answer.
+
+    Args:
+      run: whose first sessions are shown.
+      until_s: end of the time axis, so that runs can be compared by eye.
+    """
     rows = run.sessions[:_MAX_TIMELINE_SESSIONS]
     line_of = {row.session: line for line, row in enumerate(rows)}
     figure = Figure(figsize=(10.5, 1.6 + 0.24 * len(rows)), layout="constrained")
@@ -94,6 +99,7 @@ def timeline_figure(run: Run) -> Figure:
     axes.plot(at_s, lines, "|", color=_CHUNK, ms=7, mew=1.2)
     axes.set_yticks(range(len(rows)), [_shorten(row.question or row.session) for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0.0, until_s)
     axes.set_xlabel("seconds since the start of the run")
     if len(rows) < len(run.sessions):
         axes.set_title(f"first {len(rows)} of {len(run.sessions)} sessions", fontsize=9, loc="left")
@@ -105,6 +111,12 @@ def timeline_figure(run: Run) -> Figure:
     ]
     figure.legend(handles=legend, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure
+
+
+def timelines_end_s(runs: Sequence[Run]) -> float:
+    """When the last session that timelines show has ended in all runs."""
+    ends_s = (row.done_s or row.last_chunk_s for run in runs for row in run.sessions[:_MAX_TIMELINE_SESSIONS])
+    return 1.01 * max(ends_s, default=1.0)
 
 
 def save_png(figure: Figure, path: Path) -> None:
