@@ -185,6 +185,7 @@ def greedy_table(results: list[Comparison]) -> Table:
         "gap there (peer, ours)",
         "max logit difference",
     )
+    table.columns[1].no_wrap = True
     for r in results:
         gaps = "" if r.peer_gap is None else f"{r.peer_gap:.1e}, {r.our_gap:.1e}"
         equal = f"{r.equal_tokens} of {OUTPUT_TOKENS}"
