@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, Int
 QUERY_TILE_TOKENS = 256
 PREFILL_BLOCK_TOKENS = 512
 PREFILL_LAST_BLOCK_TOKENS = 256
-DECODE_BLOCK_TOKENS = 256
-DECODE_GROUP_ROWS = 8
+DECODE_GROUP_ROWS = 16
+DECODE_BLOCK_ROWS = 1024  # rows of KV, over the sequences of a group, gathered at a time: what a CPU's cache holds
+DECODE_BLOCK_TOKENS_MIN, DECODE_BLOCK_TOKENS_MAX = 64, 256
 _MASKED = -1e30  # finite, so that a fully masked row stays free of NaN
 
 
@@ -73,7 +74,8 @@ def _decode(
     """Attends for the first `num_decodes` rows; the others come back as they are."""
     candidates = min(q.shape[0], attention.kv_lens.shape[0])
     rows = min(candidates, DECODE_GROUP_ROWS)
-    pages = attention.pages_in(DECODE_BLOCK_TOKENS)
+    block_tokens = min(max(DECODE_BLOCK_ROWS // rows, DECODE_BLOCK_TOKENS_MIN), DECODE_BLOCK_TOKENS_MAX)
+    pages = attention.pages_in(block_tokens)
     tables = _pad_to_multiple(attention.block_tables, pages)
 
     def group(index: Int[Array, ""], out: Array) -> Array:

@@ -4,6 +4,7 @@ Layers are unrolled and each has its own weights and its own KV array: a scan ov
 slices on CPU and GPU, and a donated array per layer is updated in place.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Self
@@ -20,6 +21,8 @@ from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models.batch import RaggedBatch
 from s2l_jax.models.config import ModelConfig
 from s2l_jax.models.rope import apply_rope, rope_tables
+
+ONE_ROW_PIECES = 8
 
 type KVPages = tuple[Array, ...]
 type RopeTables = tuple[Float[Array, "tokens half"], Float[Array, "tokens half"]]
@@ -224,7 +227,16 @@ def _run_layer(
 
 
 def matmul(x: Float[Array, "rows in_dim"], weight: Float[Array, "out_dim in_dim"]) -> Float[Array, "rows out_dim"]:
-    """`x @ weight.T`, accumulated and returned in float32."""
+    """`x @ weight.T`, accumulated and returned in float32.
+
+    One row is bound by the bandwidth at which the weight is read, and XLA on CPU reads fastest when the weight is a
+    batch of matrices, each of them one thread's work (docs/cpu.md). The reshape moves no data.
+    """
+    if x.shape[0] == 1:
+        pieces = weight.reshape(math.gcd(weight.shape[0], ONE_ROW_PIECES), -1, weight.shape[1])
+        rows = jnp.broadcast_to(x, (len(pieces), *x.shape))
+        batched = (((2,), (2,)), ((0,), (0,)))
+        return jax.lax.dot_general(rows, pieces, batched, preferred_element_type=jnp.float32).reshape(1, -1)
     return jax.lax.dot_general(x, weight, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
 
 
