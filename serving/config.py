@@ -24,7 +24,7 @@ class ServeConfig:
       model: a name that `s2l models list` shows, or a Hugging Face directory.
       dtype: `float32` or `bfloat16`; None takes what the machine computes fast.
       max_model_len: tokens of prompt and output together; None takes the model's own limit.
-      kv_blocks: KV blocks in the pool; None takes a share of the free memory.
+      kv_blocks: KV blocks in the pool; None takes a share of the memory.
       block_size: tokens a block holds.
       token_budget: tokens that one step may run through the model.
       max_batch: sessions that one step may serve.

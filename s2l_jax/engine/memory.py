@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models.config import ModelConfig
 
-_CPU_MEMORY_SHARE = 0.25
+_CPU_MEMORY_SHARE = 0.1
 _ACCELERATOR_MEMORY_SHARE = 0.85
+_SIGNIFICANT_BITS = 4
 
 
 def block_bytes(model: ModelConfig, block_size: int, dtype: str) -> int:
@@ -31,42 +32,47 @@ def blocks_that_fit(
 ) -> int:
     """Chooses a number of KV blocks for `device`, to be called after the weights are on it.
 
-    A share of the memory that is free now, but never more than all sessions at full length can use. On a CPU the
-    share is small by default, since the machine has other work; on an accelerator it is most of what is left.
+    A share of the memory, but never more than all sessions at full length can use. On a CPU it is a small share of the
+    whole, since the machine has other work; on an accelerator it is most of what is free.
+
+    The number is cut to a few significant bits, so that it is the same at the next start although a few megabytes more
+    or less are free then: executables are compiled for it.
 
     Raises:
       InvalidArgument: not even one sequence of `max_model_len` fits, or the device does not tell its memory.
     """
     on_cpu = device.platform == "cpu"
     share = memory_share or (_CPU_MEMORY_SHARE if on_cpu else _ACCELERATOR_MEMORY_SHARE)
-    free_bytes = free_host_bytes() if on_cpu else _free_device_bytes(device)
+    memory_bytes = host_bytes() if on_cpu else _free_device_bytes(device)
     one_block_bytes = block_bytes(model, block_size, dtype)
-    fit = int(free_bytes * share) // one_block_bytes
+    fit = _cut(int(memory_bytes * share) // one_block_bytes)
     per_sequence = -(-max_model_len // block_size)
     if fit < per_sequence:
         raise InvalidArgument(
             f"max_model_len is {max_model_len}, whose KV takes {per_sequence * one_block_bytes / 2**30:.2f} GiB, but "
-            f"only {share:.0%} of the {free_bytes / 2**30:.2f} GiB free on {device} may be used: "
+            f"only {share:.0%} of {memory_bytes / 2**30:.2f} GiB on {device} may be used: "
             "lower max_model_len, or free some memory, or set the number of blocks yourself"
         )
     return min(fit, max_sessions * per_sequence)
 
 
-def free_host_bytes(root: Path = Path("/")) -> int:
-    """Memory that this process may still take: what the machine has left, or less if its container says so.
+def host_bytes(root: Path = Path("/")) -> int:
+    """Memory of this machine, or of the container if it has less.
 
     Args:
-      root: where `proc` and `sys` are mounted.
+      root: where `sys` is mounted.
     """
-    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = root / "proc/meminfo"
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free_bytes = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = root / "sys/fs/cgroup/memory.max", root / "sys/fs/cgroup/memory.current"
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        free_bytes = min(free_bytes, int(limit.read_text()) - int(used.read_text()))
-    return max(free_bytes, 0)
+    total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = root / "sys/fs/cgroup/memory.max"
+    if limit.exists() and limit.read_text().strip() != "max":
+        total_bytes = min(total_bytes, int(limit.read_text()))
+    return total_bytes
+
+
+def _cut(count: int) -> int:
+    """The largest number of few significant bits that is not above `count`."""
+    shift = max(0, count.bit_length() - _SIGNIFICANT_BITS)
+    return count >> shift << shift
 
 
 def _free_device_bytes(device: jax.Device) -> int:

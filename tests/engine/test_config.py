@@ -10,7 +10,7 @@ import pytest
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.engine.buckets import Buckets, Variant, token_buckets
 from s2l_jax.engine.config import EngineConfig
-from s2l_jax.engine.memory import block_bytes, blocks_that_fit, free_host_bytes
+from s2l_jax.engine.memory import block_bytes, blocks_that_fit, host_bytes
 from s2l_jax.models.config import ModelConfig
 
 MODEL = ModelConfig("m", 100, 32, 64, num_layers=3, num_q_heads=4, num_kv_heads=2, head_dim=8, max_position=4096)
@@ -79,7 +79,7 @@ def fitting_blocks(free_bytes: int, **changed: Any) -> int:
 
 def test_blocks_fill_the_share_but_never_exceed_what_sessions_can_use() -> None:
     one_block = block_bytes(MODEL, 16, "float32")
-    assert fitting_blocks(2000 * one_block) == 1000
+    assert fitting_blocks(2000 * one_block) == 960
     assert fitting_blocks(2000 * one_block, max_sessions=3) == 3 * 256
     with pytest.raises(InvalidArgument, match="max_model_len is 4096"):
         fitting_blocks(500 * one_block)
@@ -91,15 +91,17 @@ def test_a_device_that_does_not_tell_its_memory() -> None:
         blocks_that_fit(MODEL, block_size=16, dtype="float32", max_sessions=1, max_model_len=64, device=device)
 
 
-def test_a_container_limit_counts(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 100 kB\nMemAvailable:   64 kB\n")
-    assert free_host_bytes(tmp_path) == 64 * 1024
-    cgroup = tmp_path / "sys/fs/cgroup"
-    cgroup.mkdir(parents=True)
-    (cgroup / "memory.max").write_text("max\n")
-    (cgroup / "memory.current").write_text("2000\n")
-    assert free_host_bytes(tmp_path) == 64 * 1024
-    (cgroup / "memory.max").write_text("5000\n")
-    assert free_host_bytes(tmp_path) == 3000
-    assert free_host_bytes() > 1 << 20
+def test_host_memory_is_the_containers_if_it_has_less(tmp_path: Path) -> None:
+    machine = host_bytes(tmp_path)
+    assert machine > 1 << 20
+    limit = tmp_path / "sys/fs/cgroup/memory.max"
+    limit.parent.mkdir(parents=True)
+    limit.write_text("max\n")
+    assert host_bytes(tmp_path) == machine
+    limit.write_text("5000\n")
+    assert host_bytes(tmp_path) == 5000
+
+
+def test_a_little_less_free_memory_changes_nothing() -> None:
+    one_block = block_bytes(MODEL, 16, "float32")
+    assert fitting_blocks(2100 * one_block) == fitting_blocks(2070 * one_block) == 1024
