@@ -4,10 +4,11 @@ A step's inputs travel to the device in a single transfer: on the host the chunk
 (`pack_chunks`), in the jitted forward it is cut up again by static offsets (`unpack_chunks`), which costs nothing.
 """
 
+import functools
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Int
 
@@ -36,7 +37,7 @@ class ForwardInputs(NamedTuple):
 
 def packed_size(shape: ForwardShape) -> int:
     """Length of the packed array of a shape."""
-    return sum(_sizes(shape))
+    return _parts(shape)[-1].stop
 
 
 def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConfig) -> np.ndarray:
@@ -54,8 +55,9 @@ def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConf
       InternalError: a chunk does not fit its block table, the pool or the bucket.
     """
     packed = np.zeros(packed_size(shape), np.int32)
-    parts: list[np.ndarray] = np.split(packed, _offsets(shape))
-    tokens, positions, slots, cu_q_lens, kv_lens, session_slots, counts, tables = parts
+    tokens, positions, slots, cu_q_lens, kv_lens, session_slots, counts, tables = (
+        packed[part] for part in _parts(shape)
+    )
     tables = tables.reshape(shape.sequences, shape.blocks)
     seqs = len(chunks)
     lens = np.fromiter((len(chunk.tokens) for chunk in chunks), np.int32, seqs)
@@ -82,8 +84,9 @@ def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConf
 
 def unpack_chunks(packed: Int[Array, "packed"], shape: ForwardShape) -> ForwardInputs:
     """Cuts up what `pack_chunks` laid out; to be traced."""
-    parts = jax.numpy.split(packed, _offsets(shape))
-    tokens, positions, slots, cu_q_lens, kv_lens, session_slots, counts, tables = parts
+    tokens, positions, slots, cu_q_lens, kv_lens, session_slots, counts, tables = (
+        packed[part] for part in _parts(shape)
+    )
     batch = RaggedBatch(
         slots=slots,
         block_tables=tables.reshape(shape.sequences, shape.blocks),
@@ -95,14 +98,12 @@ def unpack_chunks(packed: Int[Array, "packed"], shape: ForwardShape) -> ForwardI
     return ForwardInputs(tokens, positions, batch, session_slots)
 
 
-def _sizes(shape: ForwardShape) -> tuple[int, ...]:
-    """Lengths of tokens, positions, slots, cu_q_lens, kv_lens, session_slots, two counts, tables."""
+@functools.cache
+def _parts(shape: ForwardShape) -> tuple[slice, ...]:
+    """Where tokens, positions, slots, cu_q_lens, kv_lens, session_slots, two counts and tables lie."""
     seqs = shape.sequences
-    return (*(shape.tokens,) * 3, seqs + 1, seqs, seqs, 2, seqs * shape.blocks)
-
-
-def _offsets(shape: ForwardShape) -> list[int]:
-    return np.cumsum(_sizes(shape))[:-1].tolist()
+    sizes = (*(shape.tokens,) * 3, seqs + 1, seqs, seqs, 2, seqs * shape.blocks)
+    return tuple(slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True))
 
 
 def _check(
