@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Prompt:
     """Pieces of a chat prompt whose context comes first and whose question comes last.
 
-    All but the tail can be computed while pages still arrive. The defaults are the ChatML of SmolLM2-Instruct.
+    All but the tail can be computed while pages still arrive. The defaults are what SmolLM2-Instruct was trained on:
+    ChatML and its own system message.
 
     Attributes:
       head: sent when the session opens.
@@ -16,11 +17,11 @@ class Prompt:
     """
 
     head: str = (
-        "<|im_start|>system\nYou are a helpful assistant. You answer questions about Python from its documentation."
-        "<|im_end|>\n<|im_start|>user\nThese passages of the Python documentation may help:\n\n"
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\nUse the following documentation to answer the question.\n\n"
     )
-    before_question: str = "Answer this question in one or two short sentences: "
-    after_question: str = "<|im_end|>\n<|im_start|>assistant\n"
+    before_question: str = "Question: "
+    after_question: str = " Answer in one sentence.<|im_end|>\n<|im_start|>assistant\n"
 
     def page(self, title: str, heading: str, text: str) -> str:
         """A page as it stands in the context."""

@@ -30,7 +30,7 @@ class CrawlConfig:
     pages: int = 8
     passage_chars: int = 500
     concurrency: int = 2
-    max_tokens: int = 32
+    max_tokens: int = 40
 
     def __post_init__(self) -> None:
         for name in ("pages", "passage_chars", "concurrency", "max_tokens"):

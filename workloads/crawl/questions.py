@@ -1,18 +1,18 @@
-"""Questions about Python's documentation; each is answered by a passage that the crawl finds."""
+"""Questions about Python's documentation that its pages answer and a small model can repeat the answer to."""
 
 PYTHON_QUESTIONS: tuple[str, ...] = (
+    "What is a decorator?",
     "What is a virtual environment used for?",
+    "What does the json module do?",
     "What does functools.lru_cache do?",
-    "What is the global interpreter lock?",
     "What is a lambda expression?",
     "How do I run a blocking function in a separate thread with asyncio.to_thread?",
     "What is a list comprehension?",
-    "What is garbage collection?",
+    "What is pip?",
+    "What does heapq.heappushpop do?",
     "What is a docstring?",
     "What does the logging module do?",
-    "What is a context manager?",
-    "What is a named tuple?",
-    "Why are there separate tuple and list data types?",
-    "What is a metaclass?",
-    "What is a coroutine?",
+    "What does shutil.rmtree do?",
+    "What does collections.Counter do?",
+    "What is duck typing?",
 )
