@@ -5,8 +5,8 @@ decode tokens group by group, and both walk over the blocks of KV that they may 
 is the causal work (rounded up to a tile) and memory is one tile times one block.
 """
 
+import dataclasses
 import functools
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ _MASKED = -1e30  # finite, so that a fully masked row stays free of NaN
 type _Softmax = tuple[Array, Array, Array]  # largest score so far, sum of weights, weighted sum of values
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Attention:
     """The arguments of one call, except for the queries."""
 
@@ -65,6 +65,8 @@ def paged_attention(
     attention = _Attention(
         kv_pages, block_tables, cu_q_lens, kv_lens, num_decodes, num_seqs, scale, sliding_window, soft_cap
     )
+    if q.shape[0] == 1:  # a chunk of one token is a decode
+        return _decode(dataclasses.replace(attention, num_decodes=num_seqs), q)
     return _prefill(attention, q, _decode(attention, q))
 
 
@@ -78,7 +80,7 @@ def _decode(
     pages = attention.pages_in(block_tokens)
     tables = _pad_to_multiple(attention.block_tables, pages)
 
-    def group(index: Int[Array, ""], out: Array) -> Array:
+    def group(index: Int[Array, ""] | int, out: Array) -> Array:
         # The last group is moved back to fit; rows it shares with the one before are computed twice, alike.
         start = jnp.minimum(index * rows, candidates - rows)
         live = start + jnp.arange(rows) < attention.num_decodes
@@ -89,6 +91,8 @@ def _decode(
         )
         return lax.dynamic_update_slice_in_dim(out, result[:, 0], start, axis=0)
 
+    if rows == candidates:
+        return group(0, q)
     return lax.fori_loop(0, (attention.num_decodes + rows - 1) // rows, group, q)
 
 
