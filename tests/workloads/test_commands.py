@@ -33,7 +33,7 @@ def test_replay_writes_a_folder_and_prints_a_table(run, trace_path, make_target,
     arguments = (trace_path, "--target", "grpc://127.0.0.1:1", "--qps", "50", "--out", "out")
     result = run(replay, *arguments)
     assert result.exit_code == 0, result.output
-    assert "TTFT after the last chunk, P50" in result.output
+    assert "TTFT from last chunk, P50" in result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"summary.json", "sessions.parquet", "events.parquet", "report.html", "ttft.png"}
 

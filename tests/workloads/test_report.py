@@ -58,7 +58,7 @@ def test_table_has_ratios_only_where_they_mean_something(write_run):
     assert rows["requests"].ratios == ("",)
     assert rows["preemptions: swap"].cells == ("3", "3")
     p50_s = [run.summary["ttft_final_s"]["p50"] for run in runs]
-    assert rows["TTFT after the last chunk, P50"].ratios == (f"{p50_s[1] / p50_s[0]:.2f}x",)
+    assert rows["TTFT from last chunk, P50"].ratios == (f"{p50_s[1] / p50_s[0]:.2f}x",)
     console = Console(width=160)
     with console.capture() as capture:
         console.print(rich_table(runs))

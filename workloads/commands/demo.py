@@ -15,7 +15,7 @@ _EXIT_TERMINATED = 143
 @click.option("--out", default=Path("out/demo"), show_default=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--model", default="smollm2-135m", show_default=True, help="Name (see s2l models list) or directory.")
 @click.option("--qps", default=0.2, show_default=True, help="Questions per second.")
-@click.option("--seed", default=0, show_default=True, help="For the site's delays and the arrivals.")
+@click.option("--seed", default=7, show_default=True, help="For the site's delays and the arrivals.")
 @click.option("--recorded", is_flag=True, help="Replay the crawl that comes with the package instead of crawling.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many questions.")
 def demo(out: Path, model: str, qps: float, seed: int, recorded: bool, limit: int | None) -> None:

@@ -45,7 +45,7 @@ class Row:
 _Format = Callable[[Any], str]
 _FIGURES: tuple[tuple[str, str, _Format, bool], ...] = (
     ("mode", "mode", _format_plain, False),
-    ("target", "target", _format_plain, False),
+    ("target", "target", lambda target: target.removeprefix("grpc://"), False),
     ("model", "model", _format_plain, False),
     ("policy", "policy", _format_plain, False),
     ("arrivals per second", "qps", _format_plain, False),
@@ -53,27 +53,27 @@ _FIGURES: tuple[tuple[str, str, _Format, bool], ...] = (
     ("completed", "completed", _format_count, False),
     ("failed", "failed", _format_count, False),
     ("wall time", "wall_s", format_seconds, False),
-    ("TTFT after the last chunk, mean", "ttft_final_s.mean", format_seconds, True),
-    ("TTFT after the last chunk, P50", "ttft_final_s.p50", format_seconds, True),
-    ("TTFT after the last chunk, P95", "ttft_final_s.p95", format_seconds, True),
-    ("TTFT after the last chunk, P99", "ttft_final_s.p99", format_seconds, True),
-    ("TTFT after the last chunk, P99.9", "ttft_final_s.p999", format_seconds, True),
-    ("TTFT after the query, P50", "ttft_open_s.p50", format_seconds, True),
-    ("TTFT after the query, P95", "ttft_open_s.p95", format_seconds, True),
+    ("TTFT from last chunk, mean", "ttft_final_s.mean", format_seconds, True),
+    ("TTFT from last chunk, P50", "ttft_final_s.p50", format_seconds, True),
+    ("TTFT from last chunk, P95", "ttft_final_s.p95", format_seconds, True),
+    ("TTFT from last chunk, P99", "ttft_final_s.p99", format_seconds, True),
+    ("TTFT from last chunk, P99.9", "ttft_final_s.p999", format_seconds, True),
+    ("TTFT from query, P50", "ttft_open_s.p50", format_seconds, True),
+    ("TTFT from query, P95", "ttft_open_s.p95", format_seconds, True),
     ("time per output token, P50", "tpot_s.p50", format_seconds, True),
     ("time per output token, P95", "tpot_s.p95", format_seconds, True),
     ("output tokens", "output_tokens", _format_count, False),
     ("prompt tokens", "tokens_prompt", _format_count, False),
     ("prompt tokens computed", "tokens_computed", _format_count, True),
     ("prompt tokens reused", "tokens_reused", _format_count, False),
-    ("computed tokens invalidated", "tokens_invalidated", _format_count, False),
+    ("prompt tokens invalidated", "tokens_invalidated", _format_count, False),
     ("preemptions: swap", "preemptions.swap", _format_count, False),
     ("preemptions: recompute", "preemptions.recompute", _format_count, False),
     ("preemptions: of a tail", "preemptions.tail", _format_count, False),
     ("preemptions: drop", "preemptions.drop", _format_count, False),
     ("engine steps", "engine_steps", _format_count, False),
-    ("server's share of the processors", "server_cpu.share", lambda share: f"{share:.0%}", False),
-    ("latest send after its due time", "send_lag_max_s", format_seconds, False),
+    ("server's share of processors", "server_cpu.share", lambda share: f"{share:.0%}", False),
+    ("latest send after due time", "send_lag_max_s", format_seconds, False),
 )
 
 
@@ -92,7 +92,7 @@ def compare_rows(runs: Sequence[Run]) -> list[Row]:
 def rich_table(runs: Sequence[Run]) -> Table:
     """The figures as a table for the terminal."""
     table = Table(header_style="bold", box=SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for run in runs:
         table.add_column(run.name, justify="right")
     for run in runs[1:]:
