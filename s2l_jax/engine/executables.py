@@ -1,7 +1,7 @@
 """Makes all executables ahead of traffic: from the store if it has them, else by compiling."""
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from jax.stages import Compiled, Lowered
 
@@ -21,46 +21,48 @@ def compile_all(
 ) -> dict[str, Compiled]:
     """Loads or compiles executables.
 
-    Tracing holds the interpreter lock, so it stays on the calling thread; XLA releases it and runs on `threads` others.
+    Tracing holds the interpreter lock, so it stays on the calling thread; loading and compiling release it and run on
+    `threads` others.
 
     Args:
       lowers: what traces and lowers each executable, by name.
       store: where to look first and what to fill.
       compiler_options: for XLA.
-      threads: executables compiled at the same time.
+      threads: executables loaded or compiled at the same time.
       progress: called on this thread as each is ready.
     """
     ready: dict[str, Compiled] = {}
-
-    def add(name: str, compiled: Compiled) -> None:
-        ready[name] = compiled
-        progress(len(ready), len(lowers), name)
-
-    def compile_one(name: str, lowered: Lowered) -> tuple[str, Compiled]:
-        compiled = lowered.compile(compiler_options=dict(compiler_options))
-        if store is not None:
-            store.save(name, lowered, compiled)
-        return name, compiled
-
+    untraced = list(lowers) if store is None else []
     with ThreadPoolExecutor(threads, thread_name_prefix="compile") as pool:
-        running: set[Future[tuple[str, Compiled]]] = set()
-        for name, lower in lowers.items():
-            kept = store.recall(name) if store is not None else None
-            if kept is None:
-                lowered = lower()
-                kept = store.find(name, lowered) if store is not None else None
-            if kept is not None:
-                add(name, kept)
-                continue
-            running.add(pool.submit(compile_one, name, lowered))
+        running = {pool.submit(_recall, store, name) for name in lowers} if store is not None else set()
+        while running or untraced:
             # Lowered modules are large: never trace far ahead of the compiler.
-            done, running = wait(running, timeout=0 if len(running) <= threads else None, return_when=FIRST_COMPLETED)
-            for future in done:
-                add(*future.result())
-        while running:
+            while untraced and len(running) <= threads:
+                name = untraced.pop(0)
+                running.add(pool.submit(_compile, store, name, lowers[name](), compiler_options))
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                add(*future.result())
+            for name, compiled in (future.result() for future in done):
+                if compiled is None:
+                    untraced.append(name)
+                    continue
+                ready[name] = compiled
+                progress(len(ready), len(lowers), name)
     if store is not None:
         store.close()
     return ready
+
+
+def _recall(store: ExecutableStore, name: str) -> tuple[str, Compiled | None]:
+    return name, store.recall(name)
+
+
+def _compile(
+    store: ExecutableStore | None, name: str, lowered: Lowered, compiler_options: Mapping[str, object]
+) -> tuple[str, Compiled]:
+    kept = None if store is None else store.find(name, lowered)
+    if kept is not None:
+        return name, kept
+    compiled = lowered.compile(compiler_options=dict(compiler_options))
+    if store is not None:
+        store.save(name, lowered, compiled)
+    return name, compiled
