@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from workloads.report.run import Run, answers_agree, load_runs
 from workloads.report.table import format_seconds, rich_table
 from workloads.trace import Trace, read_trace
 
-# Enough for 16 questions at a time, and few enough shapes that a first start does not compile for minutes.
+# Enough for 16 questions at a time, steps short enough that an answer does not wait long for somebody else's page, and
+# few enough shapes that a first start does not compile for minutes.
 _SERVER_SIZES = (
     *("--max-model-len", "2048", "--kv-blocks", "2048", "--max-sessions", "32"),
-    *("--max-batch", "16", "--token-budget", "256"),
+    *("--max-batch", "16", "--token-budget", "128"),
 )
 _TITLE = "Answers over context that is still arriving"
 
@@ -64,6 +66,8 @@ def run_demo(config: DemoConfig, console: Console) -> bool:
     else:
         trace = crawl_or_stored(config.out / "crawl.jsonl", config.seed, console)
     _describe_trace(trace, console)
+    for mode in MODES:
+        shutil.rmtree(config.out / mode, ignore_errors=True)  # what an earlier demonstration left
     explanations = {
         "stream": "each page is sent to the model the moment it arrives, and computed while the next one is fetched",
         "wait": "the same pages at the same times, but sent only once the last one is there, as is usual today",

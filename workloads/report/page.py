@@ -59,7 +59,7 @@ def sample_answers(runs: Sequence[Run], agreement: Agreement) -> list[tuple[str,
 def _headline(runs: Sequence[Run]) -> str:
     """What the figures say in a sentence."""
     parts = [
-        f"{run.name}: {format_seconds(p50_s)}"
+        f"{format_seconds(p50_s)} ({run.name})"
         for run in runs
         if (p50_s := run.summary["ttft_final_s"]["p50"]) is not None
     ]
@@ -68,5 +68,5 @@ def _headline(runs: Sequence[Run]) -> str:
     text = "After the last piece of context arrived, half of the users saw their first token within " + ", ".join(parts)
     values = [run.summary["ttft_final_s"]["p50"] for run in runs]
     if len(runs) == 2 and all(values):
-        text += f" ({values[1] / values[0]:.1f}x)"
+        text += f": {values[1] / values[0]:.1f}x"
     return text + "."

@@ -45,7 +45,6 @@ class Row:
 _Format = Callable[[Any], str]
 _FIGURES: tuple[tuple[str, str, _Format, bool], ...] = (
     ("mode", "mode", _format_plain, False),
-    ("target", "target", lambda target: target.removeprefix("grpc://"), False),
     ("model", "model", _format_plain, False),
     ("policy", "policy", _format_plain, False),
     ("arrivals per second", "qps", _format_plain, False),
