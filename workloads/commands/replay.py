@@ -34,7 +34,7 @@ Examples:
 )
 @click.option("--qps", type=float, help="Poisson arrivals per second. [default: as recorded]")
 @click.option("--seed", type=int, default=0, show_default=True, help="For arrivals and made-up tokens.")
-@click.option("--policy", default="", help="Scheduling policy of the engine; a server's own is noted in the summary.")
+@click.option("--policy", default="", help="Scheduling policy of the engine; for a server, what the summary says.")
 @click.option("--model", default="smollm2-135m", show_default=True, help="Model of the engine; a server has its own.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many sessions.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
