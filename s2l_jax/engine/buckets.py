@@ -1,7 +1,7 @@
 """All static shapes of the device code, in one place.
 
 XLA compiles for fixed shapes, so each step is padded to the next bucket. Every executable costs seconds of compilation
-on the first start of a 30-layer model and some memory for ever; every missing one costs padding in each step:
+on the first start and some memory for ever; every missing one costs padding in each step:
 
 - Tokens: a dense layer's time on a CPU grows with the padded tokens from about 4 on, so powers of two below 64, where
   padding is milliseconds, and from 64 on the points half way between as well, which bounds padding to a third where
@@ -9,6 +9,9 @@ on the first start of a 30-layer model and some memory for ever; every missing o
 - Sequences: not a dimension of its own. A step of T tokens has at most T sequences, so tables have min(T, max_batch)
   rows: small where decoding is fast.
 - Context length: not a dimension either; attention loops run as far as the longest sequence of the step.
+- Layers: an executable of all layers takes a small model of 30 about 6 s of processor time to compile and more than 1 s
+  to load. One of a few layers, called once for each group of as many, takes a fraction of both, and the further calls
+  cost less than a hundredth of the step.
 - Sampled rows: powers of two, since the output projection is the largest matrix of a small model; of four for what is
   rarer. Three variants, because what most traffic does not need must cost it nothing: GREEDY is an argmax, FULL does
   everything but penalties, PENALTIES also reads the tokens so far. The last one's history input is
@@ -21,8 +24,12 @@ from enum import Enum
 
 from s2l_jax.engine.config import EngineConfig
 
+FORWARD_PARTS = ("embed", "layers", "finish")
+"""Executables of a forward step, in the order in which they run."""
+
 _HALF_STEPS_FROM_TOKENS = 64
 _PENALTY_ROWS = (1, 8)
+_MAX_LAYERS_PER_CALL = 6
 
 
 class Variant(Enum):
@@ -47,10 +54,9 @@ class ForwardShape:
     sequences: int
     blocks: int
 
-    @property
-    def name(self) -> str:
-        """For progress displays and cache keys."""
-        return f"forward-{self.tokens}"
+    def name(self, part: str) -> str:
+        """Of the executable that does `part`, one of `FORWARD_PARTS`."""
+        return f"{part}-{self.tokens}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,11 @@ def token_buckets(token_budget: int) -> tuple[int, ...]:
     sizes = set(_powers_of_two(token_budget))
     sizes |= {size + size // 2 for size in sizes if size >= _HALF_STEPS_FROM_TOKENS}
     return tuple(sorted(size for size in sizes if size <= token_budget))
+
+
+def layers_per_call(num_layers: int) -> int:
+    """Layers of one executable: the most, up to the limit, that make up the model in equal groups."""
+    return max(count for count in range(1, _MAX_LAYERS_PER_CALL + 1) if num_layers % count == 0)
 
 
 def _powers_of_two(limit: int) -> tuple[int, ...]:

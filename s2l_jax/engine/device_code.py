@@ -1,74 +1,146 @@
-"""The two pure functions that run on the device: forward and sample.
+"""The pure functions that run on the device.
 
 Weights, pages and session buffers are arguments, never constants, so an executable serves any weights of the same shape
-and can be kept on disk.
+and can be kept on disk. A forward step is three functions: `embed`, `layers` for a few layers, called once for each
+group of as many, and `finish`. All groups share one executable, since nothing but their weights tells them apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.engine.buckets import ForwardShape, SampleShape, Variant
 from s2l_jax.engine.packing import unpack_chunks
 from s2l_jax.engine.sample_packing import pack_sampled, unpack_rows
 from s2l_jax.engine.sampling import greedy, sample
 from s2l_jax.models.batch import RaggedBatch
 
-type KVPages = tuple[Array, ...]
 type Leaves = tuple[Array, ...]
+type Pages = tuple[Array, ...]
+type RopeTables = tuple[Array, Array]
+
+
+class Layer(Protocol):
+    """One decoder layer."""
+
+    def __call__(
+        self, x: Float[Array, "tokens hidden"], rope: RopeTables, kv_pages: Array, batch: RaggedBatch
+    ) -> tuple[Float[Array, "tokens hidden"], Array]:
+        """The new residual stream, and the layer's pages with the tokens' KV."""
 
 
 class Model(Protocol):
-    """What the engine needs of a model; `s2l_jax.models.llama.Llama` says what the methods do."""
+    """What the engine needs of a model, an `nnx.Module`; `s2l_jax.models.llama.Llama` says what the methods do."""
 
-    def hidden(
-        self, tokens: Int[Array, "tokens"], positions: Int[Array, "tokens"], kv_pages: KVPages, batch: RaggedBatch
-    ) -> tuple[Float[Array, "tokens hidden"], KVPages]:
-        """Final hidden states of new tokens, and the pages with their KV."""
+    layers: Sequence[Layer]
+
+    def embed(
+        self, tokens: Int[Array, "tokens"], positions: Int[Array, "tokens"]
+    ) -> tuple[Float[Array, "tokens hidden"], RopeTables]:
+        """The residual stream before the first layer, and rotary tables."""
+
+    def norm(self, x: Float[Array, "tokens hidden"]) -> Float[Array, "tokens hidden"]:
+        """The final norm."""
 
     def logits(self, hidden: Float[Array, "rows hidden"]) -> Float[Array, "rows vocab"]:
         """Scores of the next token, float32."""
 
 
 class DeviceCode:
-    """Builds the functions of one model. `leaves` are the model's arrays, to be passed to every call."""
+    """Builds the functions of one model.
 
-    def __init__(self, model: nnx.Module) -> None:
+    Attributes:
+      ends: the model's arrays outside its layers.
+      groups: arrays of each group of layers.
+      layers_per_group: layers that one call runs.
+    """
+
+    def __init__(self, model: Model, layers_per_group: int) -> None:
+        """Takes the model apart.
+
+        Raises:
+          InvalidArgument: the layers are not all of one kind.
+        """
         graph, state = nnx.split(model)
-        leaves, tree = jax.tree.flatten(state)
-        self.leaves: Leaves = tuple(leaves)
         self._graph = graph
-        self._tree = tree
+        paths, self._tree = jax.tree.flatten_with_path(state)
+        self._is_end = [path[0].key != "layers" for path, _ in paths]
+        self.ends: Leaves = tuple(leaf for (_, leaf), is_end in zip(paths, self._is_end, strict=True) if is_end)
 
-    def forward(self, shape: ForwardShape) -> Callable[..., tuple[KVPages, Array]]:
-        """`(leaves, pages, last_hidden, packed chunks) -> (pages, last_hidden)`; pages and last_hidden may be donated.
+        split = [nnx.split(layer) for layer in model.layers]
+        self._layer_graph = split[0][0]
+        if any(graph != self._layer_graph for graph, _ in split):
+            raise InvalidArgument("layers of this model differ in more than their weights, which is not supported")
+        first_layer, self._layer_tree = jax.tree.flatten(split[0][1])
+        self._layer_arrays = len(first_layer)
+        self.layers_per_group = layers_per_group
+        self.groups: tuple[Leaves, ...] = tuple(
+            tuple(leaf for _, state in split[first : first + layers_per_group] for leaf in jax.tree.leaves(state))
+            for first in range(0, len(split), layers_per_group)
+        )
 
-        Runs the chunks and keeps the hidden state of each one's last token in the session's row.
+    def embed(self, shape: ForwardShape) -> Callable[..., tuple[Array, RopeTables]]:
+        """`(ends, packed chunks) -> (residual stream, rotary tables)`."""
+
+        def embed(ends: Leaves, packed: Array) -> tuple[Array, RopeTables]:
+            inputs = unpack_chunks(packed, shape)
+            return self._model(ends).embed(inputs.tokens, inputs.positions)
+
+        return embed
+
+    def layers(self, shape: ForwardShape) -> Callable[..., tuple[Array, Pages]]:
+        """`(group, pages, residual stream, rotary tables, packed chunks) -> (residual stream, pages)`.
+
+        Pages, one array a layer, and the residual stream may be donated.
         """
 
-        def forward(leaves: Leaves, pages: KVPages, last_hidden: Array, packed: Array) -> tuple[KVPages, Array]:
-            inputs = unpack_chunks(packed, shape)
-            hidden, pages = self._model(leaves).hidden(inputs.tokens, inputs.positions, pages, inputs.batch)
-            last_rows = hidden[inputs.batch.cu_q_lens[1:] - 1]
-            return pages, last_hidden.at[inputs.session_slots].set(last_rows, mode="drop")
+        def layers(group: Leaves, pages: Pages, x: Array, rope: RopeTables, packed: Array) -> tuple[Array, Pages]:
+            batch = unpack_chunks(packed, shape).batch
+            written = []
+            for index, old_pages in enumerate(pages):
+                x, new_pages = self._layer(group, index)(x, rope, old_pages, batch)
+                written.append(new_pages)
+            return x, tuple(written)
 
-        return forward
+        return layers
+
+    def finish(self, shape: ForwardShape) -> Callable[..., Array]:
+        """`(ends, last_hidden, residual stream, packed chunks) -> last_hidden`, which may be donated.
+
+        Keeps the hidden state of each chunk's last token in the session's row.
+        """
+
+        def finish(ends: Leaves, last_hidden: Array, x: Array, packed: Array) -> Array:
+            inputs = unpack_chunks(packed, shape)
+            last_rows = self._model(ends).norm(x[inputs.batch.cu_q_lens[1:] - 1])
+            return last_hidden.at[inputs.session_slots].set(last_rows, mode="drop")
+
+        return finish
 
     def sample(self, shape: SampleShape) -> Callable[..., Array]:
-        """`(leaves, last_hidden, packed samples[, history]) -> tokens`, laid out as `unpack_sampled` reads them."""
+        """`(ends, last_hidden, packed samples[, history]) -> tokens`, laid out as `unpack_sampled` reads them."""
 
-        def sample_greedy(leaves: Leaves, last_hidden: Array, packed: Array) -> Array:
+        def sample_greedy(ends: Leaves, last_hidden: Array, packed: Array) -> Array:
             slots, _ = unpack_rows(packed)
-            return greedy(self._model(leaves).logits(last_hidden[slots]))
+            return greedy(self._model(ends).logits(last_hidden[slots]))
 
-        def sample_full(leaves: Leaves, last_hidden: Array, packed: Array, history: Array | None = None) -> Array:
+        def sample_full(ends: Leaves, last_hidden: Array, packed: Array, history: Array | None = None) -> Array:
             slots, rows = unpack_rows(packed)
-            return pack_sampled(sample(self._model(leaves).logits(last_hidden[slots]), rows, history))
+            return pack_sampled(sample(self._model(ends).logits(last_hidden[slots]), rows, history))
 
         return sample_greedy if shape.variant is Variant.GREEDY else sample_full
 
-    def _model(self, leaves: Leaves) -> Model:
+    def _model(self, ends: Leaves) -> Model:
+        """The model without its layers' arrays."""
+        remaining = iter(ends)
+        leaves = [next(remaining) if is_end else None for is_end in self._is_end]
         return nnx.merge(self._graph, jax.tree.unflatten(self._tree, leaves))
+
+    def _layer(self, group: Leaves, index: int) -> Layer:
+        first = index * self._layer_arrays
+        state = jax.tree.unflatten(self._layer_tree, group[first : first + self._layer_arrays])
+        return nnx.merge(self._layer_graph, state)

@@ -37,6 +37,8 @@ _UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeE
 class ExecutableStore:
     """Executables of one configuration.
 
+    Functions must be lowered with `keep_unused`, or which arguments were dropped is not part of the hash.
+
     The files hold pickles and machine code: whoever can write to `directory` can run code in this process.
     """
 
@@ -92,7 +94,8 @@ class ExecutableStore:
             return
 
     def _key(self, lowered: Lowered) -> str:
-        return _key(self._environment, lowered.as_text())
+        # An executable also holds how arguments are nested, which the module does not show.
+        return _key(self._environment, lowered.as_text(), repr(lowered.args_info), repr(lowered.out_tree))
 
     def _load(self, key: str) -> Compiled | None:
         file = self._directory / key

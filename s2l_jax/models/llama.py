@@ -190,6 +190,12 @@ class Llama(nnx.Module):
         """
         return cls(config, weights, dtype)
 
+    def embed(
+        self, tokens: Int[Array, "tokens"], positions: Int[Array, "tokens"]
+    ) -> tuple[Float[Array, "tokens hidden"], RopeTables]:
+        """What the first layer reads: embeddings of the tokens, and rotary tables of their positions."""
+        return self.embedding[...][tokens], rope_tables(self.config, positions)
+
     def hidden(
         self, tokens: Int[Array, "tokens"], positions: Int[Array, "tokens"], kv_pages: KVPages, batch: RaggedBatch
     ) -> tuple[Float[Array, "tokens hidden"], KVPages]:
@@ -204,8 +210,7 @@ class Llama(nnx.Module):
         Returns:
           Hidden states behind the final norm, and the pages with the new tokens in them.
         """
-        rope = rope_tables(self.config, positions)
-        x = self.embedding[...][tokens]
+        x, rope = self.embed(tokens, positions)
         written = []
         for layer, old_pages in zip(self.layers, kv_pages, strict=True):
             x, new_pages = _run_layer(*nnx.split(layer), x, rope, old_pages, batch)

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from s2l_jax.core.errors import InvalidArgument
-from s2l_jax.engine.buckets import Buckets, Variant, token_buckets
+from s2l_jax.engine.buckets import FORWARD_PARTS, Buckets, Variant, layers_per_call, token_buckets
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.memory import block_bytes, blocks_that_fit, host_bytes
 from s2l_jax.models.config import ModelConfig
@@ -61,8 +61,14 @@ def test_every_step_within_the_limits_has_a_bucket(budget: int, batch: int) -> N
 
 def test_names_of_shapes_are_unique() -> None:
     buckets = Buckets(EngineConfig(num_blocks=512, token_budget=100, max_batch=12))
-    shapes = (*buckets.forward_shapes(), *buckets.sample_shapes())
-    assert len({shape.name for shape in shapes}) == len(shapes)
+    names = [shape.name(part) for shape in buckets.forward_shapes() for part in FORWARD_PARTS]
+    names += [shape.name for shape in buckets.sample_shapes()]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("layers", "per_call"), [(30, 6), (32, 4), (2, 2), (22, 2), (61, 1), (80, 5), (1, 1)])
+def test_layers_are_called_in_equal_groups(layers: int, per_call: int) -> None:
+    assert layers_per_call(layers) == per_call
 
 
 def test_bytes_of_a_block() -> None:

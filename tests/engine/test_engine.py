@@ -1,5 +1,6 @@
 """The engine on the tiny model: what is computed does not depend on how it was planned."""
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def test_a_sample_long_after_its_chunk_needs_no_forward(engine: JaxEngine) -> No
 
 def test_what_freed_blocks_hold_is_never_read(engine: JaxEngine) -> None:
     expected = whole(engine, PROMPT)
-    engine._pages = tuple(jnp.full_like(pages, 1e4) for pages in engine._pages)
+    engine._pages = jax.tree.map(lambda pages: jnp.full_like(pages, 1e4), engine._pages)
     stream = Stream(PROMPT, range(12))
     prefill(engine, stream, [5] * 7 + [2])
     decode(engine, [stream], 6)
@@ -155,27 +156,34 @@ def test_nothing_is_compiled_in_traffic(engine: JaxEngine) -> None:
 
 
 def test_pages_are_updated_in_place(engine: JaxEngine) -> None:
-    pool_bytes = sum(pages.nbytes for pages in engine._pages)
-    for name, executable in engine._executables.items():
-        if name.startswith("forward"):
-            assert executable.memory_analysis().alias_size_in_bytes >= pool_bytes
-    addresses = [pages.unsafe_buffer_pointer() for pages in engine._pages]
+    addresses = [pages.unsafe_buffer_pointer() for pages in jax.tree.leaves(engine._pages)]
     whole(engine, PROMPT)
-    assert [pages.unsafe_buffer_pointer() for pages in engine._pages] == addresses
+    assert [pages.unsafe_buffer_pointer() for pages in jax.tree.leaves(engine._pages)] == addresses
 
 
-@pytest.mark.parametrize("name", ["forward-1", "forward-4"])
+@pytest.mark.parametrize("name", ["layers-1", "layers-4"])
 def test_scratch_memory_is_smaller_than_one_page_array(tiny: LoadedModel, config: EngineConfig, name: str) -> None:
     """So no step copies one."""
     engine = JaxEngine(tiny.build(), tiny.config, replace(config, num_blocks=4000))
-    scratch_bytes = engine._lowers()[name]().compile().memory_analysis().temp_size_in_bytes
-    assert scratch_bytes < engine._pages[0].nbytes / 4
+    memory = engine._lowers()[name]().compile().memory_analysis()
+    one_layer_bytes = engine._pages[0][0].nbytes
+    assert memory.temp_size_in_bytes < one_layer_bytes / 4
+    assert memory.alias_size_in_bytes >= 2 * one_layer_bytes
     engine.close()
 
 
-def test_weights_are_arguments_not_constants(tiny: LoadedModel, engine: JaxEngine) -> None:
-    module = engine._lowers()["forward-1"]().as_text(dialect="stablehlo")
-    assert len(module) < sum(np.asarray(weight).nbytes for weight in tiny.weights.values()) / 4
+@pytest.mark.parametrize("name", ["embed-1", "layers-1", "finish-1", "sample-full-1"])
+def test_weights_are_arguments_not_constants(engine: JaxEngine, name: str) -> None:
+    smallest_matrix_bytes = min(leaf.nbytes for leaf in engine._code.groups[0] if leaf.ndim > 1)
+    longest_literal = max(len(literal) for literal in re.findall(r"dense<([^>]*)>", engine._lowers()[name]().as_text()))
+    assert longest_literal < smallest_matrix_bytes / 8
+
+
+def test_layers_of_several_kinds_are_refused(tiny: LoadedModel, config: EngineConfig) -> None:
+    model = tiny.build()
+    model.layers[1].input_norm.eps = 1e-3
+    with pytest.raises(InvalidArgument, match="differ"):
+        JaxEngine(model, tiny.config, config)
 
 
 def test_execute_before_warmup_is_refused(tiny: LoadedModel, config: EngineConfig) -> None:
@@ -232,7 +240,7 @@ def test_an_engine_that_lost_its_pool_says_so_and_goes_on(tiny: LoadedModel, con
     engine = JaxEngine(tiny.build(), tiny.config, config)
     engine.warmup()
     expected = whole(engine, PROMPT)
-    engine._pages[1].delete()
+    engine._pages[0][1].delete()
     with pytest.raises(KVLost, match="all sessions"):
         prefill(engine, Stream(PROMPT, range(12)), [5])
     same_output(whole(engine, PROMPT), expected)

@@ -85,6 +85,21 @@ def test_another_environment_compiles(tmp_path: Path) -> None:
     assert start(tmp_path, Lowers(), environment="gpu") == 2
 
 
+def test_equal_modules_with_other_arguments_are_not_mixed_up(tmp_path: Path) -> None:
+    shape = jax.ShapeDtypeStruct((3,), jnp.float32)
+    ways = {
+        "plain": ((shape, shape), lambda x, y: x + y),
+        "nested": (((shape, shape),), lambda pair: pair[0] + pair[1]),
+        "named": (({"x": shape, "y": shape},), lambda pair: {"sum": pair["x"] + pair["y"]}),
+    }
+    for way, (arguments, function) in ways.items():
+        lower = partial(jax.jit(function, keep_unused=True).lower, *arguments)
+        store = ExecutableStore(tmp_path, code=way, environment="cpu")
+        made = compile_all({way: lower}, store=store, compiler_options={}, threads=1, progress=print)
+        ones = jax.tree.map(lambda _: jnp.ones(3), arguments)
+        np.testing.assert_array_equal(jax.tree.leaves(made[way](*ones))[0], [2, 2, 2])
+
+
 @pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "delete", "index"])
 def test_a_damaged_store_means_compiling(tmp_path: Path, harm: str) -> None:
     start(tmp_path, Lowers())
