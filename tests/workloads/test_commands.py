@@ -45,7 +45,7 @@ def test_replay_says_by_its_exit_code_that_sessions_failed(run, trace_path, make
     monkeypatch.setattr(targets, "GrpcTarget", lambda address: make_target(fail=frozenset({"s2"})))
     result = run(replay, trace_path, "--target", "grpc://127.0.0.1:1", "--out", "out")
     assert result.exit_code == 3
-    assert "s2: RESOURCE_EXHAUSTED: no room" in result.output
+    assert "failed for 1 of 3 sessions: RESOURCE_EXHAUSTED: no room" in result.output
 
 
 def test_compare_prints_ratios_and_agreement(run, write_run, tmp_path, make_target):
@@ -83,7 +83,7 @@ class NoServer:
         return self._cpu_s
 
 
-@pytest.mark.parametrize(("failing", "exit_code"), [((), 0), (("s1",), 3)])
+@pytest.mark.parametrize(("failing", "exit_code"), [((), 0), (("s2",), 3)])
 def test_demo_from_beginning_to_end(run, trace_path, make_target, monkeypatch, tmp_path, failing, exit_code):
     monkeypatch.setattr(demo_module, "stored_crawl", lambda: trace_path)
     monkeypatch.setattr(demo_module, "ServerProcess", NoServer)
@@ -93,6 +93,7 @@ def test_demo_from_beginning_to_end(run, trace_path, make_target, monkeypatch, t
     assert "times sooner" in result.output
     assert f"{3 - len(failing)} of {3 - len(failing)} answers are equal" in result.output
     assert result.output.count("question 0?") == 1
+    assert ("stream failed for 1 of 3 sessions: RESOURCE_EXHAUSTED" in result.output) == bool(failing)
     out = tmp_path / "out" / "demo"
     for mode in ("stream", "wait"):
         summary = json.loads((out / mode / "summary.json").read_text())

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from workloads.replay.schedule import MODES, Mode
 
@@ -94,14 +95,13 @@ def _tell(console: Console) -> Callable[[str, int, int, str], None]:
 def _report(out: Path, console: Console) -> None:
     from workloads.report.page import write_report
     from workloads.report.plots import save_png, ttft_figure
-    from workloads.report.run import load_runs
+    from workloads.report.run import failures, load_runs
     from workloads.report.table import rich_table
 
     runs = load_runs([out])
     write_report(out / "report.html", runs, f"Replay of {runs[0].summary['trace']}")
     save_png(ttft_figure(runs), out / "ttft.png")
     console.print(rich_table(runs))
-    for row in runs[0].sessions:
-        if not row.completed:
-            console.print(f"[red]{row.session}[/red]: {row.error or 'ended without an answer'}", highlight=False)
+    for reason in failures(runs[0]):
+        console.print(Text(f"failed for {reason}", style="red"))
     console.print(f"Results: {out}/report.html", highlight=False)

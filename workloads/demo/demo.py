@@ -19,7 +19,7 @@ from workloads.replay.progress import ReplayProgress
 from workloads.replay.schedule import MODES, Mode
 from workloads.report.page import sample_answers, write_report
 from workloads.report.plots import save_png, ttft_figure
-from workloads.report.run import Run, answers_agree, load_runs
+from workloads.report.run import Run, answers_agree, failures, load_runs
 from workloads.report.table import format_seconds, rich_table
 from workloads.trace import Trace, read_trace
 
@@ -29,6 +29,7 @@ _SERVER_SIZES = (
     *("--max-model-len", "2048", "--kv-blocks", "2048", "--max-sessions", "32"),
     *("--max-batch", "16", "--token-budget", "128"),
 )
+_MAX_REASONS = 3
 _TITLE = "Answers over context that is still arriving"
 
 
@@ -133,6 +134,9 @@ def _verdict(runs: list[Run], console: Console) -> None:
             highlight=False,
         )
     console.print(agreement.describe(), highlight=False)
+    for run in runs:
+        for reason in failures(run)[:_MAX_REASONS]:
+            console.print(Text(f"{run.name} failed for {reason}", style="red"))
     for question, answers in sample_answers(runs, agreement):
         console.print(Text(f"\n{question}", style="bold"))
         for name, text in answers:

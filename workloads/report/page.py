@@ -46,13 +46,14 @@ def write_report(path: Path, runs: Sequence[Run], title: str) -> None:
 
 def sample_answers(runs: Sequence[Run], agreement: Agreement) -> list[tuple[str, list[tuple[str, str]]]]:
     """Two answers to look at, as `(question, [(run, answer), ...])`; one line for all runs where they agree."""
+    completed = [{row.session: row for row in run.sessions if row.completed} for run in runs]
     samples: list[tuple[str, list[tuple[str, str]]]] = []
-    for row in runs[0].sessions:
-        if row.completed and len(samples) < _SAMPLES:
-            answers = [(run.name, other.text) for run in runs for other in run.sessions if other.session == row.session]
+    for session, row in completed[0].items():
+        if len(samples) < _SAMPLES and all(session in rows for rows in completed):
+            answers = [(run.name, rows[session].text) for run, rows in zip(runs, completed, strict=True)]
             if len(runs) > 1 and len({text for _, text in answers}) == 1 and not agreement.mismatch:
-                answers = [("all runs", answers[0][1])]
-            samples.append((row.question or row.session, answers))
+                answers = [("all runs", row.text)]
+            samples.append((row.question or session, answers))
     return samples
 
 

@@ -1,5 +1,6 @@
 """A finished run, read back from its folder."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,12 @@ class Agreement:
             return f"Answers cannot be compared: {self.mismatch}."
         lines = [f"{self.equal} of {self.compared} answers are equal in all runs."]
         return "\n".join(lines + [f"  differs: {question}" for question, _ in self.differing])
+
+
+def failures(run: Run) -> list[str]:
+    """Why sessions of a run did not complete, each reason once with how many it hit, the commonest first."""
+    reasons = Counter(row.error or row.finish_reason or "no end" for row in run.sessions if not row.completed)
+    return [f"{count} of {len(run.sessions)} sessions: {reason}" for reason, count in reasons.most_common()]
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
