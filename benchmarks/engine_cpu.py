@@ -129,6 +129,12 @@ class Run:
     foreign_cores: float = 0.0
     failure: str | None = None
 
+    def __str__(self) -> str:
+        """Medians and what went wrong."""
+        medians = [f"{case} {statistics.median(speeds):.0f}" for case, speeds in self.speeds.items()]
+        failure = "" if self.failure is None else f"; {self.failure}"
+        return f"{', '.join(medians) or 'no figures'} ({self.foreign_cores:.2f} cores used by others){failure}"
+
 
 def make_cases(text_ids: Sequence[int]) -> list[Case]:
     """All cases, on windows of one text that starts again at its end."""
@@ -349,16 +355,18 @@ def same_text(own: Sequence[Run], runs: Sequence[Run], cases: Sequence[Case]) ->
     ours = next((run.texts for run in runs if run.contender == OURS.name and run.texts), {})
     theirs = next((run.texts for run in own if run.texts), {})
     compared = [case.name for case in cases if case.name in ours and case.name in theirs]
-    return f"{sum(ours[name] == theirs[name] for name in compared)} of {len(compared)}"
+    if ours is theirs or not compared:
+        return ""
+    return f"{sum(ours[name] == theirs[name] for name in compared)}/{len(compared)}"
 
 
 def make_table(rows: Sequence[dict[str, Any]], cases: Sequence[Case]) -> Table:
     table = Table(title=f"smollm2-135m on {THREADS} cores, tokens/s, median (ours over it)", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for case in cases:
         table.add_column(case.name, justify="right")
     table.add_column("same text", justify="right")
-    table.add_column("others' load", justify="right")
+    table.add_column("others", justify="right")
     for row in rows:
         cells = []
         for case in cases:
@@ -392,20 +400,20 @@ def main(
         status.update(f"{label}, {text}")
 
     with console.status("") as status:
-        for index, contender in enumerate(plan):
-            label = f"{index + 1} of {len(plan)}: {contender.name}"
-            run = bench.run(contender, partial(announce, label))
-            runs.append(run)
-            medians = ", ".join(f"{case} {statistics.median(speeds):.0f}" for case, speeds in run.speeds.items())
-            console.print(f"{label}: {medians or 'nothing'} ({run.foreign_cores:.2f} cores used by others)")
-            if run.failure is not None:
-                console.print(f"[red]{contender.name}[/] {run.failure}", highlight=False, soft_wrap=True)
+        try:
+            for index, contender in enumerate(plan):
+                label = f"{index + 1} of {len(plan)}: {contender.name}"
+                run = bench.run(contender, partial(announce, label))
+                runs.append(run)
+                console.print(f"{label}: {run}", highlight=False, markup=False)
+        except KeyboardInterrupt:
+            console.print("stopped; these are the figures so far")
     rows = summary(runs, bench.cases)
     console.print(make_table(rows, bench.cases))
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps({"summary": rows, "runs": [asdict(run) for run in runs]}, indent=1) + "\n")
-    if any(run.failure for run in runs):
+    if len(runs) < len(plan) or any(run.failure for run in runs):
         raise click.ClickException("some figures are missing, see above")
 
 
