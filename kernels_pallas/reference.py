@@ -169,6 +169,9 @@ def _attend(
             if attention.sliding_window is not None:
                 seen &= columns > row_positions - attention.sliding_window
             scores = jnp.where(seen, scores, _MASKED)
+            # A weight of zero does not cancel NaN, which freed pages may hold after another sequence went wrong.
+            live = columns <= positions.max(axis=1, keepdims=True)
+            v = jnp.where(live[:, None, :, None], v, 0)
         # Without the barrier XLA masks the scores once for the maximum and once more for the exponential.
         scores, new_largest = lax.optimization_barrier(
             (scores, jnp.maximum(largest, scores.max(axis=-1, keepdims=True)))

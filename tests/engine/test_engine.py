@@ -86,7 +86,7 @@ def test_a_sample_long_after_its_chunk_needs_no_forward(engine: JaxEngine) -> No
 
 def test_what_freed_blocks_hold_is_never_read(engine: JaxEngine) -> None:
     expected = whole(engine, PROMPT)
-    engine._pages = jax.tree.map(lambda pages: jnp.full_like(pages, 1e4), engine._pages)
+    engine._pages = jax.tree.map(lambda pages: jnp.full_like(pages, jnp.nan), engine._pages)
     stream = Stream(PROMPT, range(12))
     prefill(engine, stream, [5] * 7 + [2])
     decode(engine, [stream], 6)
