@@ -18,7 +18,6 @@ how many cores other processes kept busy meanwhile.
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from typing import IO, Any
 
 import click
 import gguf
+from engine_cpu_setup import ERROR_LINES, Environment, write_gguf
 from rich.console import Console
 from rich.table import Table
 
@@ -45,16 +45,6 @@ PREFILL_TOKENS = (512, 2048)
 DECODE_BATCHES = (1, 8, 32)
 DECODE_PROMPT_TOKENS, DECODED_TOKENS = 128, 64
 STRIDE_TOKENS = 61  # between the beginnings of a batch's prompts in the text
-ERROR_LINES = 8
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment of a peer: its name, what goes in, and what has to go out again."""
-
-    name: str
-    packages: tuple[str, ...]
-    unwanted: tuple[str, ...] = ()
 
 
 # The audio and vision packages that come along are built for another torch and break the import.
@@ -84,8 +74,8 @@ class Contender:
 OURS = Contender("s2l", "s2l")
 PEERS = (
     Contender("vllm-float32", "vllm", environment=VLLM),
-    Contender("vllm-bfloat16", "vllm", "bfloat16", VLLM),
     Contender("llama.cpp-f32", "llamacpp", environment=LLAMACPP, gguf_type=gguf.GGMLQuantizationType.F32),
+    Contender("vllm-bfloat16", "vllm", "bfloat16", VLLM),
     Contender("llama.cpp-q8_0", "llamacpp", "q8_0", LLAMACPP, gguf.GGMLQuantizationType.Q8_0),
 )
 
@@ -167,7 +157,9 @@ class Bench:
         run = Run(contender.name)
         try:
             announce("setting up")
-            python = self._python(contender)
+            python = Path(sys.executable)
+            if contender.environment is not None:
+                python = contender.environment.python(self._cache_dir, self._report)
             job = self._job(contender)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             run.failure = f"cannot be set up: {error}"
@@ -217,7 +209,12 @@ class Bench:
             run.failure = f"took more than {self._timeout_s:g} s" if expired else f"ended with code {code}"
 
     def _job(self, contender: Contender) -> dict[str, Any]:
-        gguf_path = None if contender.gguf_type is None else self._gguf(contender.gguf_type)
+        gguf_path = None
+        if contender.gguf_type is not None:
+            gguf_path = self._cache_dir / f"{self._directory.name}.{contender.gguf_type.name}.gguf"
+            if not gguf_path.is_file():
+                self._report(f"writing {gguf_path}")
+                write_gguf(self._source_gguf, gguf_path, contender.gguf_type)
         return {
             "engine": contender.engine,
             "dtype": contender.dtype,
@@ -229,63 +226,6 @@ class Bench:
             "repeats": self._repeats,
             "cases": [asdict(case) for case in self.cases],
         }
-
-    def _python(self, contender: Contender) -> Path:
-        """The contender's interpreter; makes its environment if it is not there, complete and of these packages."""
-        wanted = contender.environment
-        if wanted is None:
-            return Path(sys.executable)
-        home = self._cache_dir / wanted.name
-        python, complete = home / "bin" / "python", home / "packages.json"
-        if complete.is_file() and json.loads(complete.read_text()) == list(wanted.packages):
-            return python
-        interpreter = shutil.which("python3.11") or shutil.which("python3")
-        if interpreter is None:
-            raise FileNotFoundError("there is no python3 on PATH to make its environment with")
-        self._report(f"installing {' '.join(wanted.packages)} into {home}")
-        shutil.rmtree(home, ignore_errors=True)
-        pip = [str(python), "-m", "pip"]
-        call([interpreter, "-m", "venv", str(home)])
-        call([*pip, "install", "--quiet", *wanted.packages])
-        if wanted.unwanted:
-            call([*pip, "uninstall", "--quiet", "--yes", *wanted.unwanted])
-        complete.write_text(json.dumps(wanted.packages))
-        return python
-
-    def _gguf(self, matrix_type: gguf.GGMLQuantizationType) -> Path:
-        target = self._cache_dir / f"{self._directory.name}.{matrix_type.name}.gguf"
-        if not target.is_file():
-            self._report(f"writing {target}")
-            partial = target.with_suffix(".partial")
-            write_gguf(self._source_gguf, partial, matrix_type)
-            partial.replace(target)
-        return target
-
-
-def write_gguf(source: Path, target: Path, matrix_type: gguf.GGMLQuantizationType) -> None:
-    """Copies a GGUF file; its matrices are dequantised and then stored as `matrix_type`."""
-    reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(target, "llama")
-    for name, entry in reader.fields.items():
-        if not name.startswith("GGUF.") and name not in ("general.architecture", "general.file_type"):
-            element = entry.types[-1] if entry.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, entry.contents(), entry.types[0], element)
-    for tensor in reader.tensors:
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        stored = matrix_type if values.ndim == 2 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(tensor.name, gguf.quants.quantize(values, stored), raw_dtype=stored)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def call(command: list[str]) -> None:
-    """Runs a command to its end; if it fails, the error carries its last words."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = "\n".join((done.stderr or done.stdout).splitlines()[-ERROR_LINES:])
-        raise subprocess.SubprocessError(f"{' '.join(command)} failed:\n{words}")
 
 
 def busy_cores_s() -> float:
