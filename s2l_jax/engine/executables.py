@@ -32,13 +32,15 @@ def compile_all(
       progress: called on this thread as each is ready.
     """
     ready: dict[str, Compiled] = {}
+    order = {name: index for index, name in enumerate(lowers)}
     untraced = list(lowers) if store is None else []
     with ThreadPoolExecutor(threads, thread_name_prefix="compile") as pool:
         running = {pool.submit(_recall, store, name) for name in lowers} if store is not None else set()
         while running or untraced:
             # Lowered modules are large: never trace far ahead of the compiler.
             while untraced and len(running) <= threads:
-                name = untraced.pop(0)
+                name = min(untraced, key=order.__getitem__)
+                untraced.remove(name)
                 running.add(pool.submit(_compile, store, name, lowers[name](), compiler_options))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for name, compiled in (future.result() for future in done):

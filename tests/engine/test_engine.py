@@ -18,6 +18,7 @@ from s2l_jax.core.plan import StepPlan
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.engine import JaxEngine
 from s2l_jax.engine.errors import KVLost
+from s2l_jax.models import registry
 from s2l_jax.models.registry import LoadedModel
 from tests.engine.driver import Stream, decode, prefill, same_output
 
@@ -247,3 +248,19 @@ def test_an_engine_that_lost_its_pool_says_so_and_goes_on(tiny: LoadedModel, con
     engine.close()
     with pytest.raises(FailedPrecondition):
         whole(engine, PROMPT)
+
+
+def test_bfloat16_agrees_with_float32_to_its_precision(engine: JaxEngine, config: EngineConfig) -> None:
+    model = registry.load("tiny-random", dtype="bfloat16")
+    sizes = replace(config, dtype="bfloat16", token_budget=1, max_batch=1)
+    narrow = JaxEngine(model.build(), model.config, sizes)
+    narrow.warmup()
+    assert all(pages.dtype == jnp.bfloat16 for pages in jax.tree.leaves(narrow._pages))
+    stream = Stream(PROMPT[:8], range(12))
+    prefill(narrow, stream, [1] * 8)
+    decode(narrow, [stream], 1)
+    wide = whole(engine, PROMPT[:8], 1)
+    (got,), (expected,) = stream.sampled, wide.sampled
+    assert got.token_id == expected.token_id
+    np.testing.assert_allclose([v for _, v in got.top], [v for _, v in expected.top], atol=0.25)
+    narrow.close()
