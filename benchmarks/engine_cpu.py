@@ -1,7 +1,9 @@
 """How fast is the engine on a CPU beside vLLM and llama.cpp with the same weights?
 
-    python benchmarks/engine_cpu.py                     all, one after the other, our engine before and after each peer
-    python benchmarks/engine_cpu.py --only s2l          our engine alone; also vllm-float32, llama.cpp-q8_0, ...
+\b
+    python benchmarks/engine_cpu.py               all in turn, our engine before and after each peer
+    python benchmarks/engine_cpu.py --only s2l    our engine alone
+    python benchmarks/engine_cpu.py --only s2l --only vllm-float32
 
 All continue the same text of smollm2-135m greedily on the same two cores. Prefill is the length of a prompt over the
 time to its first token. Decode is what 64 more tokens cost: B prompts of 128 tokens are continued by 1 and by 65
