@@ -1,6 +1,5 @@
 """How fast is the engine on a CPU beside vLLM and llama.cpp with the same weights?
 
-\b
     python benchmarks/engine_cpu.py               all in turn, our engine before and after each peer
     python benchmarks/engine_cpu.py --only s2l    our engine alone
     python benchmarks/engine_cpu.py --only s2l --only vllm-float32
@@ -319,7 +318,7 @@ def make_table(rows: Sequence[dict[str, Any]], cases: Sequence[Case]) -> Table:
     return table
 
 
-@click.command(help=__doc__)
+@click.command(help=str(__doc__).replace("\n\n    ", "\n\n\b\n    ", 1))  # the commands stay on lines of their own
 @click.option("--only", multiple=True, type=click.Choice([c.name for c in (OURS, *PEERS)]), help="May be repeated.")
 @click.option("--rounds", default=1, show_default=True, help="How often to go through all.")
 @click.option("--repeats", default=3, show_default=True, help="Of each figure in each process.")
