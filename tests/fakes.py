@@ -21,7 +21,7 @@ _POISON = 0xDEADBEEFDEADBEEF
 _GREEDY = SamplingParams()
 
 
-class BadPlan(AssertionError):  # noqa: N818 - a failed check of a test
+class BadPlan(AssertionError):
     """The scheduler broke the plan contract."""
 
 
