@@ -1,7 +1,8 @@
-"""Names for the integers and strings that identify things."""
+"""Identifiers. Distinct types, so that a checker catches a block id used as a slot."""
 
 from typing import NewType
 
 SessionId = NewType("SessionId", str)
-BlockId = NewType("BlockId", int)
 SlotId = NewType("SlotId", int)
+BlockId = NewType("BlockId", int)
+HostSlot = NewType("HostSlot", int)
