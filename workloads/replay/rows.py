@@ -33,6 +33,8 @@ class SessionRow:
       computed_tokens: prompt tokens ever computed, recomputation included.
       reused_tokens: prompt tokens taken from KV that existed already.
       invalidated_tokens: computed tokens that updates threw away.
+      restored_tokens: own tokens that came back from host or cache after the session had lost them.
+      recomputed_tokens: own tokens computed again after the session had lost them.
       preemptions: how often the session lost KV blocks.
       chunks: pieces of context that the retriever brought after the query.
       send_lag_s: latest that a piece was sent after it was due.
@@ -57,6 +59,8 @@ class SessionRow:
     computed_tokens: int = 0
     reused_tokens: int = 0
     invalidated_tokens: int = 0
+    restored_tokens: int = 0
+    recomputed_tokens: int = 0
     preemptions: int = 0
     chunks: int = 0
     send_lag_s: float = 0.0

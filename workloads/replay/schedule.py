@@ -120,3 +120,25 @@ def _whole(pieces: Iterable[Piece]) -> str | list[int]:
         elif piece.content is not None:
             tokens = (tokens[: piece.keep_tokens] if piece.op == "update" else tokens) + list(piece.content)
     return text or tokens
+
+
+def peak_context_tokens(planned: Iterable[PlannedSession]) -> int:
+    """Most tokens of context that are open at the same time if every session ends the moment it is complete.
+
+    Args:
+      planned: sessions whose content is tokens, laid out for streaming.
+    """
+    changes: list[tuple[float, int, int]] = []
+    for session in planned:
+        tokens = 0
+        for due_s, piece in session.pieces:
+            kept = piece.keep_tokens if piece.op == "update" else tokens
+            grown = kept + len(piece.content or ())
+            changes.append((due_s, 0, grown - tokens))
+            tokens = grown
+        changes.append((session.complete_s, 1, -tokens))
+    open_tokens = peak = 0
+    for _, _, change in sorted(changes):
+        open_tokens += change
+        peak = max(peak, open_tokens)
+    return peak
