@@ -5,87 +5,58 @@ per token into a page pool. As in a real model, the number of a position depends
 *everything read back through the block table* for the positions before it, and the next token depends on the digest
 kept in the session's slot. A wrong block table, a stale or shared page that was overwritten, or a stale slot therefore
 changes the output, which `reference_output` computes without pages, slots or chunks.
+
+A step reads and writes when it is submitted, in the order of the plan's parts, as if the device ran it at once; only
+its tokens wait for `collect`. Whoever says what the sessions' contexts are (`submit(plan, contexts)`) has every number
+that a chunk or a sample reads compared with what it should be, and with the tenant it should belong to.
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from s2l_jax.core.ids import SessionId
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.plan import Chunk, Sample, SampledToken, StepPlan, StepResult
+from s2l_jax.core.plan import LAST_SAMPLED, Chunk, HostCopy, Sample, SampledToken, StepPlan, StepResult
+from tests.fake_model import (
+    GREEDY,
+    MASK,
+    digest_of,
+    entries_of,
+    entry_of,
+    next_token,
+    reference_output,
+    weight,
+    weights,
+)
+from tests.plan_check import BadPlan, PlanCheck, require
 
-_MASK = (1 << 64) - 1
-_WEIGHT = 0x9E3779B97F4A7C15
+__all__ = ["BadPlan", "Context", "FakeEngine", "reference_output"]
+
 _POISON = 0xDEADBEEFDEADBEEF
-_GREEDY = SamplingParams()
+_NOBODY = -1
+_MAX_OUTSTANDING = 2
 
 
-class BadPlan(AssertionError):
-    """The scheduler broke the plan contract."""
+class Context(NamedTuple):
+    """What a session's KV must hold when a plan is made for it.
+
+    Attributes:
+      tenant: whose KV it may use.
+      tokens: prompt, and output as far as it was committed.
+    """
+
+    tenant: str
+    tokens: Sequence[int]
 
 
-def _mix(value: int) -> int:
-    """Scrambles 64 bits (the finaliser of splitmix64)."""
-    value &= _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
-
-
-def _entry(token: int, position: int, digest: int) -> int:
-    """The number a position leaves in the pool, given the digest of all positions before it."""
-    return _mix(digest ^ _mix((token + 1) * 0x1000003 + position))
-
-
-def _weight(position: int) -> int:
-    """An odd multiplier per position, so that swapped pages change the digest."""
-    return (2 * position + 1) * _WEIGHT & _MASK
-
-
-def _next_token(hidden: int, sample: Sample, alphabet: Sequence[int]) -> SampledToken:
-    params = sample.params
-    value = hidden
-    if not params.is_greedy:
-        value = _mix(value ^ _mix(sample.seed * 31 + sample.position))
-    if params.has_penalties:
-        if sample.history is None or len(sample.history) != sample.position:
-            raise BadPlan(f"{sample.session_id}: penalties need the history of all {sample.position} tokens")
-        value = _mix(value ^ _mix(hash((tuple(sample.history.tolist()), sample.prompt_tokens))))
-    token = int(alphabet[_mix(value + 1) % len(alphabet)])
-    if params.logprobs is None:
-        return SampledToken(token)
-    top = tuple((int(alphabet[(token + i) % len(alphabet)]), -0.5 * (i + 1)) for i in range(params.logprobs))
-    return SampledToken(token, -0.5, top)
-
-
-def reference_output(
-    prompt_tokens: Sequence[int],
-    n: int,
-    *,
-    alphabet: Sequence[int] = range(256),
-    params: SamplingParams = _GREEDY,
-    seed: int = 0,
-    stop_token_ids: Collection[int] = (),
-) -> list[int]:
-    """What a fresh `FakeEngine` outputs for a prompt: `n` tokens, or fewer if one of `stop_token_ids` (kept) comes."""
-    tokens = [int(token) for token in prompt_tokens]
-    if not tokens:
-        raise ValueError("the prompt is empty")
-    output: list[int] = []
-    digest, position = 0, 0
-    while len(output) < n:
-        for token in tokens[position:]:
-            digest = (digest + _weight(position) * _entry(token, position, digest)) & _MASK
-            position += 1
-        history = np.asarray(tokens, np.int32) if params.has_penalties else None
-        sample = Sample("reference", 0, params, seed, position, history, len(prompt_tokens))  # type: ignore[arg-type]
-        token = _next_token(digest, sample, alphabet).token_id
-        output.append(token)
-        tokens.append(token)
-        if token in stop_token_ids:
-            break
-    return output
+class _HostPage(NamedTuple):
+    epoch: int
+    page: np.ndarray
+    owners: np.ndarray
 
 
 class FakeEngine:
@@ -95,11 +66,13 @@ class FakeEngine:
       num_blocks: pages in the pool.
       block_size: token slots per page.
       max_sessions: slots for the last hidden state.
+      host_blocks: pages in the host pool.
       vocab_size: token ids must be below this.
       alphabet: token ids that may be sampled; all of the vocabulary by default.
       token_budget: plans with more tokens are refused.
       max_batch: plans with more chunks or more samples are refused.
-      hook: called first in each `execute`, to wait, to record, or to raise.
+      hook: called first in each `submit`, to wait, to record, or to raise.
+      collect_hook: called first in each `collect` with the plan to be collected, likewise.
     """
 
     def __init__(
@@ -108,107 +81,219 @@ class FakeEngine:
         block_size: int = 4,
         max_sessions: int = 8,
         *,
+        host_blocks: int = 0,
         vocab_size: int = 256,
         alphabet: Sequence[int] | None = None,
         token_budget: int | None = None,
         max_batch: int | None = None,
         hook: Callable[[StepPlan], None] | None = None,
+        collect_hook: Callable[[StepPlan], None] | None = None,
     ) -> None:
         self.block_size = block_size
-        self.vocab_size = vocab_size
         self.alphabet: Sequence[int] = range(vocab_size) if alphabet is None else alphabet
-        self.token_budget = token_budget
-        self.max_batch = max_batch
         self.hook = hook
+        self.collect_hook = collect_hook
+        self.check_plan = PlanCheck(
+            num_blocks,
+            block_size,
+            max_sessions,
+            host_blocks,
+            vocab_size=vocab_size,
+            token_budget=token_budget,
+            max_batch=max_batch,
+        )
         self.pages = np.full((num_blocks, block_size), _POISON, np.uint64)
+        self.owners = np.full((num_blocks, block_size), _NOBODY, np.int32)
+        self.host: dict[int, _HostPage] = {}
         self.hidden = [_POISON] * max_sessions
+        self.last_sampled: list[tuple[SessionId, int, int] | None] = [None] * max_sessions
         self.steps = 0
         self.tokens = 0
         self.closed = False
+        self._outstanding: deque[StepResult] = deque()
+        self._tenants: dict[str, int] = {}
         self._owner: int | None = None
 
     def warmup(self, progress: Callable[[int, int, str], None] | None = None) -> None:
         if progress is not None:
             progress(1, 1, "nothing to compile")
 
-    def execute(self, plan: StepPlan) -> StepResult:
+    def submit(self, plan: StepPlan, contexts: Mapping[SessionId, Context] | None = None) -> None:
+        """Runs a step; `contexts` of all its sessions make it compare what it reads with what it should read."""
         self._check_owner()
-        if self.hook is not None:
-            self.hook(plan)
-        self.check_plan(plan)
-        for chunk in plan.chunks:
-            self._run(chunk)
+        try:
+            if self.hook is not None:
+                self.hook(plan)
+            require(len(self._outstanding) < _MAX_OUTSTANDING, f"{len(self._outstanding)} steps are outstanding")
+            self.check_plan(plan)
+            self._move_pages(plan)
+            for chunk in plan.chunks:
+                self._run(chunk, None if contexts is None else contexts[chunk.session_id])
+            tokens = tuple(
+                self._sample(sample, None if contexts is None else contexts[sample.session_id])
+                for sample in plan.samples
+            )
+        except BaseException:
+            self.drop()
+            raise
         self.steps += 1
         self.tokens += plan.tokens
-        tokens = tuple(_next_token(self.hidden[sample.slot], sample, self.alphabet) for sample in plan.samples)
-        return StepResult(plan, tokens)
+        self._outstanding.append(StepResult(plan, tokens))
+
+    def collect(self) -> StepResult:
+        self._check_owner()
+        require(bool(self._outstanding), "nothing is outstanding")
+        if self.collect_hook is not None:
+            try:
+                self.collect_hook(self._outstanding[0].plan)
+            except BaseException:
+                self.drop()
+                raise
+        return self._outstanding.popleft()
+
+    def is_ready(self) -> bool:
+        self._check_owner()
+        return bool(self._outstanding)
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        require(not self._outstanding, "execute with a step outstanding")
+        self.submit(plan)
+        return self.collect()
 
     def close(self) -> None:
         self.closed = True
 
+    def drop(self) -> None:
+        """Forgets the outstanding steps; all that they wrote is garbage from now on."""
+        while self._outstanding:
+            plan = self._outstanding.popleft().plan
+            for copy in plan.saves:
+                self.host[copy.slot] = _HostPage(copy.epoch, *self._garbage())
+            self.poison([*(copy.block for copy in plan.loads), *(copy.target for copy in plan.copies)])
+            for chunk in plan.chunks:
+                rows, columns = self._places(chunk, chunk.start, chunk.end)
+                self.pages[rows, columns] = _POISON
+                self.owners[rows, columns] = _NOBODY
+                self._wipe_slot(chunk.slot)
+            for sample in plan.samples:
+                self._wipe_slot(sample.slot)
+
+    def lose_kv(self) -> None:
+        """Drops everything and leaves nothing of value on the device; the host pool stays."""
+        self.drop()
+        self.poison(range(len(self.pages)))
+        for slot in range(len(self.hidden)):
+            self._wipe_slot(slot)
+
+    def poison(self, blocks: Iterable[int]) -> None:
+        """Fills pages with garbage."""
+        rows = list(blocks)
+        self.pages[rows], self.owners[rows] = self._garbage()
+
+    def poison_host(self, slots: Iterable[int]) -> None:
+        """Fills pages of the host pool with garbage; their epochs stay."""
+        for slot in slots:
+            if slot in self.host:
+                self.host[slot] = _HostPage(self.host[slot].epoch, *self._garbage())
+
     def reference_output(
-        self, prompt_tokens: Sequence[int], n: int, *, params: SamplingParams = _GREEDY, seed: int = 0
+        self, prompt_tokens: Sequence[int], n: int, *, params: SamplingParams = GREEDY, seed: int = 0
     ) -> list[int]:
         """What a fresh engine of this alphabet outputs; stops at none but the parameters' own stop tokens."""
         stop = params.stop_token_ids
         return reference_output(prompt_tokens, n, alphabet=self.alphabet, params=params, seed=seed, stop_token_ids=stop)
 
-    def check_plan(self, plan: StepPlan) -> None:
-        """Raises `BadPlan` if the plan breaks its contract."""
-        _require(bool(plan.chunks or plan.samples), "the plan is empty")
-        if self.token_budget is not None:
-            _require(plan.tokens <= self.token_budget, f"{plan.tokens} tokens, budget {self.token_budget}")
-        if self.max_batch is not None:
-            batch = max(len(plan.chunks), len(plan.samples))
-            _require(batch <= self.max_batch, f"{batch} rows, max_batch {self.max_batch}")
-        kinds: tuple[tuple[str, Sequence[Chunk] | Sequence[Sample]], ...] = (
-            ("chunk", plan.chunks),
-            ("sample", plan.samples),
-        )
-        for name, rows in kinds:
-            _require(len({row.session_id for row in rows}) == len(rows), f"a session has two {name}s")
-            _require(len({row.slot for row in rows}) == len(rows), f"a slot has two {name}s")
-            _require(all(0 <= row.slot < len(self.hidden) for row in rows), f"a {name}'s slot is out of range")
-        written: dict[int, str] = {}
-        for chunk in plan.chunks:
-            self._check_chunk(chunk)
-            for block in chunk.block_table[chunk.start // self.block_size :].tolist():
-                other = written.setdefault(block, chunk.session_id)
-                _require(other == chunk.session_id, f"block {block} is written by {other} and {chunk.session_id}")
-        for chunk in plan.chunks:
-            for block in chunk.block_table[: chunk.start // self.block_size].tolist():
-                other = written.get(block, chunk.session_id)
-                _require(other == chunk.session_id, f"block {block} of {chunk.session_id} is written by {other}")
+    def check_kv(self, who: str, block_table: np.ndarray, count: int, context: Context) -> None:
+        """Raises `BadPlan` unless the pages of a table hold the KV of the first `count` tokens of a context."""
+        require(count <= len(context.tokens), f"{who}: KV of {count} tokens, the context has {len(context.tokens)}")
+        blocks = block_table[: -(-count // self.block_size)]
+        right = entries_of(context.tokens[:count])
+        wrong = self.pages[blocks].reshape(-1)[:count] != right
+        if wrong.any():
+            position = int(wrong.argmax())
+            block = blocks[position // self.block_size]
+            raise BadPlan(f"{who}: position {position} in block {block} does not hold KV of its context")
+        strange = self.owners[blocks].reshape(-1)[:count] != self._tenant(context.tenant)
+        require(not strange.any(), f"{who}: KV of another tenant than {context.tenant!r} in {blocks}")
 
-    def _check_chunk(self, chunk: Chunk) -> None:
-        who = chunk.session_id
-        table = chunk.block_table
-        _require(chunk.tokens.dtype == np.int32 and table.dtype == np.int32, f"{who}: tokens and table must be int32")
-        _require(chunk.start >= 0 and len(chunk.tokens) >= 1, f"{who}: chunk {chunk.start}+{len(chunk.tokens)}")
-        want = -(-chunk.end // self.block_size)
-        _require(len(table) == want, f"{who}: {len(table)} blocks for {chunk.end} tokens, expected {want}")
-        _require(len(set(table.tolist())) == want, f"{who}: a block is twice in the table {table}")
-        _require(table.min() >= 0 and table.max() < len(self.pages), f"{who}: block out of range in {table}")
-        good = chunk.tokens.min() >= 0 and chunk.tokens.max() < self.vocab_size
-        _require(bool(good), f"{who}: token id out of range")
+    def _move_pages(self, plan: StepPlan) -> None:
+        for copy in plan.saves:
+            before = self.host.get(copy.slot)
+            rises = before is None or before.epoch < copy.epoch
+            require(rises, f"host slot {copy.slot}: epoch {copy.epoch} after {before and before.epoch}")
+            self.host[copy.slot] = _HostPage(copy.epoch, self.pages[copy.block].copy(), self.owners[copy.block].copy())
+        for copy in plan.loads:
+            _, self.pages[copy.block], self.owners[copy.block] = self._host_page(copy)
+        for source, target in plan.copies:
+            self.pages[target], self.owners[target] = self.pages[source], self.owners[source]
 
-    def _run(self, chunk: Chunk) -> None:
-        positions = np.arange(chunk.start, dtype=np.uint64)
-        weights = (np.uint64(2) * positions + np.uint64(1)) * np.uint64(_WEIGHT)
-        digest = int((self.pages[chunk.block_table].reshape(-1)[: chunk.start] * weights).sum(dtype=np.uint64))
-        for position, token in enumerate(chunk.tokens.tolist(), chunk.start):
-            entry = _entry(token, position, digest)
-            self.pages[chunk.block_table[position // self.block_size], position % self.block_size] = entry
-            digest = (digest + _weight(position) * entry) & _MASK
+    def _host_page(self, copy: HostCopy) -> _HostPage:
+        found = self.host.get(copy.slot)
+        good = found is not None and found.epoch == copy.epoch
+        require(good, f"host slot {copy.slot}: epoch {copy.epoch} wanted, {found and found.epoch} found")
+        assert found is not None
+        return found
+
+    def _run(self, chunk: Chunk, context: Context | None) -> None:
+        tokens = chunk.tokens.tolist()
+        if tokens[-1] == LAST_SAMPLED:
+            tokens[-1] = self._take_last(chunk)
+        if context is not None:
+            self.check_kv(chunk.session_id, chunk.block_table, chunk.start, context)
+            right = list(context.tokens[chunk.start : chunk.end])
+            known = tokens[: len(right)] if chunk.tokens[-1] == LAST_SAMPLED else tokens
+            require(known == right, f"{chunk.session_id}: tokens {tokens} from {chunk.start}, expected {right}")
+        rows, columns = self._places(chunk, 0, chunk.start)
+        digest = int((self.pages[rows, columns] * weights(chunk.start)).sum(dtype=np.uint64))
+        entries = []
+        for position, token in enumerate(tokens, chunk.start):
+            entry = entry_of(token, position, digest)
+            entries.append(entry)
+            digest = (digest + weight(position) * entry) & MASK
+        rows, columns = self._places(chunk, chunk.start, chunk.end)
+        self.pages[rows, columns] = np.asarray(entries, np.uint64)
+        self.owners[rows, columns] = _NOBODY if context is None else self._tenant(context.tenant)
         self.hidden[chunk.slot] = digest
+
+    def _take_last(self, chunk: Chunk) -> int:
+        found = self.last_sampled[chunk.slot]
+        wanted = chunk.session_id, chunk.end - 1
+        require(
+            found is not None and found[:2] == wanted, f"{wanted} in slot {chunk.slot}: last sampled there was {found}"
+        )
+        assert found is not None
+        return found[2]
+
+    def _sample(self, sample: Sample, context: Context | None) -> SampledToken:
+        who, slot = sample.session_id, sample.slot
+        if context is not None:
+            tokens = list(context.tokens)
+            last = self.last_sampled[slot]
+            if len(tokens) == sample.position - 1 and last is not None and last[:2] == (who, len(tokens)):
+                tokens.append(last[2])
+            require(len(tokens) == sample.position, f"{who}: sample at {sample.position}, expected {len(tokens)}")
+            good = self.hidden[slot] == digest_of(tokens)
+            require(good, f"{who}: slot {slot} does not hold the hidden state of its {len(tokens)} tokens")
+        token = next_token(self.hidden[slot], sample, self.alphabet)
+        self.last_sampled[slot] = (who, sample.position, token.token_id)
+        return token
+
+    def _places(self, chunk: Chunk, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        positions = np.arange(start, end)
+        return chunk.block_table[positions // self.block_size], positions % self.block_size
+
+    def _tenant(self, name: str) -> int:
+        return self._tenants.setdefault(name, len(self._tenants))
+
+    def _garbage(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(self.block_size, _POISON, np.uint64), np.full(self.block_size, _NOBODY, np.int32)
+
+    def _wipe_slot(self, slot: int) -> None:
+        self.hidden[slot] = _POISON
+        self.last_sampled[slot] = None
 
     def _check_owner(self) -> None:
         me = threading.get_ident()
         if self._owner is None:
             self._owner = me
-        _require(self._owner == me, "execute was called by two threads")
-
-
-def _require(good: bool, message: str) -> None:
-    if not good:
-        raise BadPlan(message)
+        require(self._owner == me, "the engine was called by two threads")
