@@ -32,6 +32,7 @@ from workloads.replay.summary import distribution
 
 POOLS = {"ample": 1.5, "quarter": 0.25}
 PERCENTILES = ("p50", "p95", "p99", "mean")
+TOKENS = ("prompt", "computed", "recomputed", "restored", "reused", "invalidated")
 BASELINE = "default_vllm"
 VOCAB = 8192
 
@@ -108,7 +109,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Cell:
-    """One simulated run. Tokens are sums over all sessions; `busy` is the share of time in which a step ran."""
+    """One simulated run. `tokens` are sums over all sessions; `busy` is the share of time in which a step ran."""
 
     machine: str
     workload: str
@@ -121,12 +122,7 @@ class Cell:
     ttft_open_s: dict[str, float | None]
     ratio: dict[str, float]
     preemptions: dict[str, int]
-    prompt_tokens: int
-    computed_tokens: int
-    recomputed_tokens: int
-    restored_tokens: int
-    reused_tokens: int
-    invalidated_tokens: int
+    tokens: dict[str, int]
     failed: int
     steps: int
     busy: float
@@ -183,26 +179,23 @@ def run(load: Load, mode: Mode, policy: str, preemption: str, host: float, extra
     took_s = time.perf_counter() - began_s
     rows = result.measured.sessions
     return Cell(
-        load.machine,
-        load.workload,
-        load.qps,
-        load.pool,
-        mode,
-        policy,
-        preemption,
-        distribution(row.ttft_final_s for row in rows),
-        distribution(row.ttft_open_s for row in rows),
-        {},
-        result.counters.preemptions,
-        *(
-            sum(getattr(row, f"{kind}_tokens") for row in rows)
-            for kind in ("prompt", "computed", "recomputed", "restored", "reused", "invalidated")
-        ),
-        sum(not row.completed for row in rows),
-        result.counters.steps,
-        result.busy_s / result.measured.wall_s,
-        result.measured.wall_s,
-        took_s,
+        machine=load.machine,
+        workload=load.workload,
+        qps=load.qps,
+        pool=load.pool,
+        mode=mode,
+        policy=policy,
+        preemption=preemption,
+        ttft_final_s=distribution(row.ttft_final_s for row in rows),
+        ttft_open_s=distribution(row.ttft_open_s for row in rows),
+        ratio={},
+        preemptions=result.counters.preemptions,
+        tokens={kind: sum(getattr(row, f"{kind}_tokens") for row in rows) for kind in TOKENS},
+        failed=sum(not row.completed for row in rows),
+        steps=result.counters.steps,
+        busy=result.busy_s / result.measured.wall_s,
+        simulated_s=result.measured.wall_s,
+        took_s=took_s,
     )
 
 
@@ -233,10 +226,8 @@ def table(load: Load, cells: Sequence[Cell]) -> Table:
             f"{cell.ttft_open_s['p50']:.2f}",
             *(f"{cell.ratio[name]:.2f}" for name in ("p50", "p95", "p99")),
             *(str(cell.preemptions.get(name, 0)) for name in ("swap", "recompute", "drop")),
-            f"{cell.computed_tokens / cell.prompt_tokens:.3f}",
-            str(cell.recomputed_tokens),
-            str(cell.restored_tokens),
-            str(cell.reused_tokens),
+            f"{cell.tokens['computed'] / cell.tokens['prompt']:.3f}",
+            *(str(cell.tokens[kind]) for kind in ("recomputed", "restored", "reused")),
             f"{cell.busy:.0%}",
             str(cell.steps),
             f"{cell.took_s:.1f}",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 
 from s2l_jax.core.costs import CostModel, StepShape
-from s2l_jax.core.errors import InternalError, S2LError
+from s2l_jax.core.errors import InternalError, InvalidArgument, S2LError
 from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Output, SessionStats
 from s2l_jax.core.params import SamplingParams
@@ -68,8 +68,12 @@ def simulate(
       plan_at: share of a running step after which the next one is planned; 1 plans it when this one is done.
 
     Raises:
+      InvalidArgument: a session brings text; there is no tokenizer here.
       InternalError: the scheduler has sessions left but does not go on with them.
     """
+    for session in planned:
+        if any(isinstance(piece.content, str) for _, piece in session.pieces):
+            raise InvalidArgument(f"session {session.session!r} brings text, but a simulation takes tokens only")
     return _Simulation(planned, scheduler, costs, plan_at).run()
 
 
@@ -188,8 +192,7 @@ class _Simulation:
     def _apply(self, session: PlannedSession, piece: Piece) -> None:
         session_id = SessionId(session.session)
         tokens = piece.content or ()
-        if isinstance(tokens, str):
-            raise InternalError(f"session {session_id!r} brings text: a simulation has no tokenizer")
+        assert not isinstance(tokens, str)
         if piece.op == "open":
             params = SamplingParams(max_tokens=session.max_tokens)
             self.scheduler.open(session_id, tokens, params, self.now_s, final=piece.final)

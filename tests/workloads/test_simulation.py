@@ -1,0 +1,124 @@
+from dataclasses import replace
+
+import pytest
+
+from s2l_jax.core.config import SchedulerConfig
+from s2l_jax.core.costs import PhysicalCosts
+from s2l_jax.core.errors import InternalError, InvalidArgument
+from s2l_jax.core.scheduler import Scheduler
+from workloads.generate.crawler import CrawlerConfig, crawler_trace
+from workloads.replay.schedule import peak_context_tokens, plan_sessions
+from workloads.replay.simulation import simulate
+from workloads.trace import Event, Session
+
+# A step takes 1 s, a prefilled token 0.1 s, a decoded one 0.5 s: sums that can be done by hand.
+COSTS = PhysicalCosts(1.0, 0.1, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0)
+CONFIG = SchedulerConfig(
+    num_blocks=64, block_size=4, token_budget=32, max_batch=8, max_sessions=8, max_model_len=64, policy="fcfs"
+)
+
+
+def session(name, *pieces, max_tokens=1):
+    """A session from `(t_s, n_tokens)`: the first opens it, the last completes it."""
+    (first_s, first), *rest = pieces
+    events = [Event(first_s, name, "open", n_tokens=first, max_tokens=max_tokens)]
+    events += [Event(at_s, name, "append", n_tokens=tokens) for at_s, tokens in rest]
+    return Session(name, (*events, Event(events[-1].t_s, name, "finish")))
+
+
+def run(*sessions, mode="stream", plan_at=1.0, config=CONFIG):
+    scheduler = Scheduler(config)
+    result = simulate(plan_sessions(sessions, mode, None, 0, 100), scheduler, COSTS, plan_at=plan_at)
+    scheduler.check_integrity()
+    return result
+
+
+def ttft_final_s(result):
+    return [row.ttft_final_s for row in result.measured.sessions]
+
+
+def test_waiting_computes_everything_at_the_end_and_streaming_the_rest():
+    one = session("a", (0.0, 10), (5.0, 5))
+    streamed, waited = run(one), run(one, mode="wait")
+    assert ttft_final_s(streamed) == pytest.approx([1.5])
+    assert ttft_final_s(waited) == pytest.approx([2.5])
+    assert [row.ttft_open_s for row in streamed.measured.sessions] == pytest.approx([6.5])
+    assert (streamed.busy_s, waited.busy_s) == pytest.approx((3.5, 2.5))
+    assert (streamed.counters.steps, waited.counters.steps) == (2, 1)
+
+
+def test_a_chunk_that_comes_during_a_step_waits_for_its_end():
+    result = run(session("a", (0.0, 10), (1.5, 5)))  # the first step ends at 2.0
+    assert ttft_final_s(result) == pytest.approx([2.0])
+
+
+def test_decodes_and_rows():
+    result = run(session("a", (0.0, 10), max_tokens=3))
+    (row,) = result.measured.sessions
+    assert (row.first_token_s, row.done_s, row.tpot_s) == pytest.approx((2.0, 5.0, 1.5))
+    assert (row.prompt_tokens, row.computed_tokens, row.output_tokens) == (10, 10, 3)
+    assert (row.finish_reason, row.completed, row.preemptions) == ("length", True, 0)
+    assert (row.server_ttft_final_s, row.server_ttft_open_s) == pytest.approx((2.0, 2.0))
+    kinds = [event.kind for event in result.measured.events]
+    assert kinds == ["arrival", "open", "token", "token", "token", "done"]
+
+
+def test_the_budget_is_shared_and_the_complete_go_first():
+    # One step of 32 tokens takes 4.2 s. b is complete, so a (30 tokens, partial) gets the rest.
+    result = run(session("a", (0.0, 30), (20.0, 2)), session("b", (0.0, 20)))
+    assert ttft_final_s(result) == pytest.approx([1.2, 4.2])
+    assert result.counters.steps == 3
+
+
+def test_eviction_is_simulated_too():
+    small = replace(CONFIG, num_blocks=10, max_model_len=40)
+    result = run(session("a", (0.0, 30), (20.0, 2)), session("b", (10.0, 30)), config=small)
+    rows = {row.session: row for row in result.measured.sessions}
+    assert rows["a"].preemptions == 1
+    assert rows["a"].computed_tokens > 32
+    assert rows["b"].ttft_final_s == pytest.approx(4.0)
+
+
+def test_what_the_scheduler_refuses_is_a_row_with_an_error():
+    result = run(session("a", (0.0, 10), (1.0, 60)), session("b", (0.0, 10)))
+    a, b = result.measured.sessions
+    assert a.error.startswith("INVALID_ARGUMENT: ")
+    assert (a.completed, a.first_token_s, b.completed) == (False, None, True)
+
+
+def test_a_scheduler_that_forgets_a_session_is_found_out():
+    class Forgetful(Scheduler):
+        def plan(self, now_s):
+            return None
+
+    planned = plan_sessions([session("a", (0.0, 10))], "stream", None, 0, 100)
+    with pytest.raises(InternalError, match="1 complete sessions wait"):
+        simulate(planned, Forgetful(CONFIG), COSTS)
+
+
+def test_text_is_refused():
+    text = Session("a", (Event(0.0, "a", "open", text="hello"), Event(0.0, "a", "finish")))
+    with pytest.raises(InvalidArgument, match="text"):
+        run(text)
+
+
+def test_a_simulation_repeats_itself():
+    trace = crawler_trace(CrawlerConfig(sessions=20, qps=5.0, token_scale=0.01, max_prompt_tokens=80))
+    config = replace(CONFIG, max_sessions=20, max_model_len=128, num_blocks=40)
+    first, second = (run(*trace.sessions, config=config, plan_at=1.0) for _ in range(2))
+    assert first == second
+    assert first.counters.steps > 20
+
+
+def test_peak_context():
+    planned = plan_sessions([session("a", (0.0, 10), (4.0, 5)), session("b", (3.0, 20))], "stream", None, 0, 100)
+    assert peak_context_tokens(planned) == 30  # at 3.0: a's first 10 and b's 20
+    update = Session(
+        "u",
+        (
+            Event(0.0, "u", "open", n_tokens=10),
+            Event(1.0, "u", "update", tokens=(1, 2), keep_tokens=4),
+            Event(1.0, "u", "finish"),
+        ),
+    )
+    assert peak_context_tokens(plan_sessions([update], "stream", None, 0, 100)) == 10
