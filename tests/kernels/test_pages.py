@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels_pallas import attention
+from kernels_pallas import attention, pages
 
 PAGES, PAGE_SIZE, KV_HEADS, HEAD_DIM = 6, 4, 2, 8
 SHAPE = attention.kv_pages_shape(PAGES, PAGE_SIZE, KV_HEADS, HEAD_DIM)
@@ -53,11 +53,33 @@ def test_write_and_read_do_not_copy_a_donated_pool(tokens):
     assert memory.temp_size_in_bytes < pool_bytes // 4
 
 
-def test_gather_and_scatter_move_whole_pages():
-    pool, *_ = random_pool_and_kv(1)
-    contents = attention.gather_pages(jnp.asarray(pool), jnp.asarray([4, 0, 2]))
-    np.testing.assert_array_equal(contents, pool[[4, 0, 2]])
-    out = attention.scatter_pages(jnp.zeros(SHAPE), jnp.asarray([1, PAGES, 5]), contents)
-    expected = np.zeros(SHAPE, np.float32)
-    expected[[1, 5]] = pool[[4, 2]]
-    np.testing.assert_array_equal(out, expected)
+def random_layers(layers):
+    return tuple(np.random.default_rng(layer).standard_normal(SHAPE).astype(np.float32) for layer in range(layers))
+
+
+@pytest.mark.parametrize("gather", [attention.gather_pages, pages.gather_at_once, pages.gather_by_slices])
+def test_gather_puts_the_layers_of_each_page_side_by_side(gather):
+    layers = random_layers(3)
+    contents = jax.jit(gather)(layers, jnp.asarray([4, 0, 2, 4]))
+    np.testing.assert_array_equal(contents, np.stack([layer[[4, 0, 2, 4]] for layer in layers], axis=1))
+
+
+@pytest.mark.parametrize("scatter", [attention.scatter_pages, pages.scatter_at_once, pages.scatter_by_slices])
+def test_scatter_changes_its_pages_only(scatter):
+    layers = random_layers(3)
+    contents = np.random.default_rng(9).standard_normal((2, 3, *SHAPE[1:])).astype(np.float32)
+    out = jax.jit(scatter)(layers, jnp.asarray([5, 1]), contents)
+    for number, (layer, got) in enumerate(zip(layers, out, strict=True)):
+        layer[[5, 1]] = contents[:, number]
+        np.testing.assert_array_equal(got, layer)
+
+
+@pytest.mark.parametrize("count", [1, 16])
+def test_scatter_does_not_copy_donated_pools(count):
+    layers = [jax.ShapeDtypeStruct((256, *SHAPE[1:]), np.float32)] * 3
+    contents = jax.ShapeDtypeStruct((count, 3, *SHAPE[1:]), np.float32)
+    scatter = jax.jit(attention.scatter_pages, donate_argnums=0)
+    memory = scatter.lower(layers, jax.ShapeDtypeStruct((count,), np.int32), contents).compile().memory_analysis()
+    pool_bytes = 256 * int(np.prod(SHAPE[1:])) * 4
+    assert memory.alias_size_in_bytes == 3 * pool_bytes
+    assert memory.temp_size_in_bytes < pool_bytes // 4
