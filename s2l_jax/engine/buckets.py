@@ -16,9 +16,12 @@ on the first start and some memory for ever; every missing one costs padding in 
   rarer. Three variants, because what most traffic does not need must cost it nothing: GREEDY is an argmax, FULL does
   everything but penalties, PENALTIES also reads the tokens so far. The last one's history input is
   rows x max_model_len, so it exists for few rows only and larger batches run it in groups.
+- Copied pages: two counts, run as often as it takes, so that no copy is padding. Eight pages make the call cheap beside
+  the copy; many more are slower on a CPU, whose allocator then gets the memory anew from the system.
 """
 
 import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -26,6 +29,9 @@ from s2l_jax.engine.config import EngineConfig
 
 FORWARD_PARTS = ("embed", "layers", "finish")
 """Executables of a forward step, in the order in which they run."""
+
+COPIED_PAGES = (8, 1)
+"""Pages that one executable copies: the most first, and 1 at last."""
 
 _HALF_STEPS_FROM_TOKENS = 64
 _PENALTY_ROWS = (1, 8)
@@ -120,6 +126,25 @@ def token_buckets(token_budget: int) -> tuple[int, ...]:
     sizes = set(_powers_of_two(token_budget))
     sizes |= {size + size // 2 for size in sizes if size >= _HALF_STEPS_FROM_TOKENS}
     return tuple(sorted(size for size in sizes if size <= token_budget))
+
+
+def gather_name(pages: int) -> str:
+    """Name of the executable that copies pages out of the pool."""
+    return f"gather-{pages}"
+
+
+def scatter_name(pages: int) -> str:
+    """Name of the executable that copies pages into the pool."""
+    return f"scatter-{pages}"
+
+
+def copy_runs(pages: int) -> Iterator[slice]:
+    """Cuts a number of pages into runs of lengths that `COPIED_PAGES` names."""
+    start = 0
+    for size in COPIED_PAGES:
+        while pages - start >= size:
+            yield slice(start, start + size)
+            start += size
 
 
 def layers_per_call(num_layers: int) -> int:

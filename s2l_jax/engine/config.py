@@ -6,6 +6,7 @@ from pathlib import Path
 from s2l_jax.core.errors import InvalidArgument
 
 DTYPES = ("float32", "bfloat16", "float16")
+HOST_MEMORIES = ("numpy", "pinned_host")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,9 @@ class EngineConfig:
       max_sessions: rows of the buffer that keeps each session's last hidden state.
       max_model_len: tokens at most in one sequence, prompt and output together.
       dtype: of activations and KV; `float32` is what a CPU computes fast, `bfloat16` suits accelerators.
+      host_blocks: blocks that the host pool holds; 0 is no host pool.
+      host_memory: what the host pool is made of. `numpy` works everywhere; `pinned_host` is memory that an accelerator
+        reads and writes by itself.
       cache_dir: where compiled executables are kept between starts; None keeps none.
       compile_threads: executables compiled at the same time; XLA itself uses several cores for each.
 
@@ -35,6 +39,8 @@ class EngineConfig:
     max_sessions: int = 64
     max_model_len: int = 8192
     dtype: str = "float32"
+    host_blocks: int = 0
+    host_memory: str = "numpy"
     cache_dir: Path | None = None
     compile_threads: int = 2
 
@@ -50,6 +56,10 @@ class EngineConfig:
         fix = f"each sequence in a step needs a token: lower max_batch or raise token_budget ({self.token_budget})"
         _require("max_batch", self.max_batch, self.max_batch <= self.token_budget, fix)
         _require("dtype", self.dtype, self.dtype in DTYPES, f"give one of {', '.join(DTYPES)}")
+        counts = isinstance(self.host_blocks, int) and self.host_blocks >= 0
+        _require("host_blocks", self.host_blocks, counts, "give a whole number, 0 for no host pool")
+        known = self.host_memory in HOST_MEMORIES
+        _require("host_memory", self.host_memory, known, f"give one of {', '.join(HOST_MEMORIES)}")
         _require("compile_threads", self.compile_threads, self.compile_threads >= 1, "give at least 1")
 
     @property

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from kernels_pallas.attention import gather_pages, scatter_pages
 from s2l_jax.core.errors import InvalidArgument
+from s2l_jax.core.plan import LAST_SAMPLED
 from s2l_jax.engine.buckets import ForwardShape, SampleShape, Variant
-from s2l_jax.engine.packing import unpack_chunks
+from s2l_jax.engine.packing import resolve, unpack_chunks
 from s2l_jax.engine.sample_packing import pack_sampled, unpack_rows
 from s2l_jax.engine.sampling import greedy, sample
 from s2l_jax.models.batch import RaggedBatch
@@ -22,6 +25,8 @@ from s2l_jax.models.batch import RaggedBatch
 type Leaves = tuple[Array, ...]
 type Pages = tuple[Array, ...]
 type RopeTables = tuple[Array, Array]
+type Contents = tuple[Array, ...]
+"""Pages outside the pool, in pieces of `[blocks, layers, kv_heads, block_size, kv_dim]`."""
 
 
 class Layer(Protocol):
@@ -51,7 +56,7 @@ class Model(Protocol):
 
 
 class DeviceCode:
-    """Builds the functions of one model.
+    """Builds the functions of one model. Copies of pages are functions as well.
 
     Attributes:
       ends: the model's arrays outside its layers.
@@ -84,11 +89,11 @@ class DeviceCode:
         )
 
     def embed(self, shape: ForwardShape) -> Callable[..., tuple[Array, RopeTables]]:
-        """`(ends, packed chunks) -> (residual stream, rotary tables)`."""
+        """`(ends, last tokens, packed chunks) -> (residual stream, rotary tables)`."""
 
-        def embed(ends: Leaves, packed: Array) -> tuple[Array, RopeTables]:
+        def embed(ends: Leaves, last_tokens: Array, packed: Array) -> tuple[Array, RopeTables]:
             inputs = unpack_chunks(packed, shape)
-            return self._model(ends).embed(inputs.tokens, inputs.positions)
+            return self._model(ends).embed(resolve(inputs.tokens, last_tokens), inputs.positions)
 
         return embed
 
@@ -108,31 +113,66 @@ class DeviceCode:
 
         return layers
 
-    def finish(self, shape: ForwardShape) -> Callable[..., Array]:
-        """`(ends, last_hidden, residual stream, packed chunks) -> last_hidden`, which may be donated.
+    def finish(self, shape: ForwardShape) -> Callable[..., tuple[Array, Array]]:
+        """`(ends, last_hidden, residual stream, packed chunks) -> (last_hidden, marker)`; the first may be donated.
 
-        Keeps the hidden state of each chunk's last token in the session's row.
+        Keeps the hidden state of each chunk's last token in the session's row. The marker is a number that exists once
+        the step has run, for whoever waits: the other output is donated to the next step.
         """
 
-        def finish(ends: Leaves, last_hidden: Array, x: Array, packed: Array) -> Array:
+        def finish(ends: Leaves, last_hidden: Array, x: Array, packed: Array) -> tuple[Array, Array]:
             inputs = unpack_chunks(packed, shape)
             last_rows = self._model(ends).norm(x[inputs.batch.cu_q_lens[1:] - 1])
-            return last_hidden.at[inputs.session_slots].set(last_rows, mode="drop")
+            kept = last_hidden.at[inputs.session_slots].set(last_rows, mode="drop")
+            return kept, inputs.session_slots.sum()
 
         return finish
 
-    def sample(self, shape: SampleShape) -> Callable[..., Array]:
-        """`(ends, last_hidden, packed samples[, history]) -> tokens`, laid out as `unpack_sampled` reads them."""
+    def sample(self, shape: SampleShape) -> Callable[..., tuple[Array, Array]]:
+        """`(ends, last_hidden, last tokens, packed samples[, history]) -> (tokens, last tokens)`.
 
-        def sample_greedy(ends: Leaves, last_hidden: Array, packed: Array) -> Array:
+        The tokens are laid out as `unpack_sampled` reads them. The last tokens may be donated.
+        """
+
+        def sample_greedy(ends: Leaves, last_hidden: Array, last_tokens: Array, packed: Array) -> tuple[Array, Array]:
             slots, _ = unpack_rows(packed)
-            return greedy(self._model(ends).logits(last_hidden[slots]))
+            tokens = greedy(self._logits(ends, last_hidden, slots))
+            return tokens, last_tokens.at[slots].set(tokens, mode="drop")
 
-        def sample_full(ends: Leaves, last_hidden: Array, packed: Array, history: Array | None = None) -> Array:
+        def sample_full(
+            ends: Leaves, last_hidden: Array, last_tokens: Array, packed: Array, history: Array | None = None
+        ) -> tuple[Array, Array]:
             slots, rows = unpack_rows(packed)
-            return pack_sampled(sample(self._model(ends).logits(last_hidden[slots]), rows, history))
+            if history is not None:
+                latest = last_tokens.at[slots].get(mode="clip")[:, None]
+                history = jnp.where(history == LAST_SAMPLED, latest, history)
+            sampled = sample(self._logits(ends, last_hidden, slots), rows, history)
+            return pack_sampled(sampled), last_tokens.at[slots].set(sampled.token, mode="drop")
 
         return sample_greedy if shape.variant is Variant.GREEDY else sample_full
+
+    def gather(self, *, split: bool) -> Callable[..., Contents]:
+        """`(pages of all groups, blocks) -> contents`, in one piece, or in one for each block."""
+
+        def gather(groups: Sequence[Pages], blocks: Array) -> Contents:
+            contents = gather_pages([pages for group in groups for pages in group], blocks)
+            return tuple(jnp.split(contents, len(contents))) if split else (contents,)
+
+        return gather
+
+    def scatter(self) -> Callable[..., tuple[list[Pages], Array]]:
+        """`(pages of all groups, blocks, contents) -> (pages, marker)`; pages may be donated. See `finish`."""
+
+        def scatter(groups: Sequence[Pages], blocks: Array, contents: Contents) -> tuple[list[Pages], Array]:
+            together = contents[0] if len(contents) == 1 else jnp.concatenate(contents)
+            layers = scatter_pages([pages for group in groups for pages in group], blocks, together)
+            size = self.layers_per_group
+            return [layers[first : first + size] for first in range(0, len(layers), size)], blocks.sum()
+
+        return scatter
+
+    def _logits(self, ends: Leaves, last_hidden: Array, slots: Array) -> Array:
+        return self._model(ends).logits(last_hidden.at[slots].get(mode="clip"))
 
     def _model(self, ends: Leaves) -> Model:
         """The model without its layers' arrays."""

@@ -1,43 +1,40 @@
 """The JAX engine: one device, one copy of the weights, one page pool.
 
-Ownership. The pages and the session buffer are donated to every forward step, so an older handle to them is dead:
-exactly one thread, the owner, may touch them. The first thread that calls `execute` becomes the owner and stays it.
-`warmup` may run on any thread before that; `close` runs on the owner, or on any thread once the owner has ended or if
-there never was one. A call from another thread raises instead of corrupting memory.
+Ownership. The pages and the session buffers are donated to every step, so an older handle to them is dead: exactly one
+thread, the owner, may touch them. The first thread that submits a step becomes the owner and stays it. `warmup` may run
+on any thread before that; `close` runs on the owner, or on any thread once the owner has ended or if there never was
+one. A call from another thread raises instead of corrupting memory. Pages on the host have a protocol of their own, see
+`s2l_jax.engine.host_pool`.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.stages import Compiled, Lowered
 from jaxtyping import Array
 
 from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
-from s2l_jax.core.plan import Chunk, Sample, SampledToken, StepPlan, StepResult
-from s2l_jax.engine.buckets import FORWARD_PARTS, Buckets, ForwardShape, SampleShape, layers_per_call
+from s2l_jax.core.plan import Chunk, HostCopy, StepPlan, StepResult
+from s2l_jax.engine.buckets import Buckets, ForwardShape, copy_runs, layers_per_call
 from s2l_jax.engine.config import EngineConfig
-from s2l_jax.engine.device_code import DeviceCode, Model, Pages
+from s2l_jax.engine.device_code import DeviceCode, Model
+from s2l_jax.engine.device_state import DeviceState
 from s2l_jax.engine.errors import KVLost
 from s2l_jax.engine.executable_store import ExecutableStore, code_fingerprint, environment_fingerprint
-from s2l_jax.engine.executables import Lower, compile_all
-from s2l_jax.engine.packing import pack_chunks, packed_size
-from s2l_jax.engine.protocol import Progress
-from s2l_jax.engine.sample_packing import (
-    ROW_WORDS,
-    SampleGroup,
-    group_samples,
-    pack_history,
-    pack_samples,
-    unpack_sampled,
-)
+from s2l_jax.engine.executables import compile_all
+from s2l_jax.engine.host_numpy import NumpyMemory
+from s2l_jax.engine.host_pinned import PinnedMemory
+from s2l_jax.engine.host_pool import CopyTimes, DeviceCopies, HostMemory, HostPool, Saved
+from s2l_jax.engine.lowering import Lowering
+from s2l_jax.engine.packing import pack_chunks
+from s2l_jax.engine.protocol import MAX_OUTSTANDING, Progress
+from s2l_jax.engine.sample_packing import SampleGroup, group_samples, pack_history, pack_samples
+from s2l_jax.engine.step import Step, are_ready, members
 from s2l_jax.models.config import ModelConfig
-from s2l_jax.models.llama import init_kv_pages
 
 
 class JaxEngine:
@@ -63,50 +60,121 @@ class JaxEngine:
         self.config = config
         self._model_config = model_config
         self._buckets = Buckets(config)
-        self._code = DeviceCode(model, layers_per_call(model_config.num_layers))
-        (self._device,) = self._code.ends[0].devices()
-        self._executables: dict[str, Compiled] = {}
+        code = DeviceCode(model, layers_per_call(model_config.num_layers))
+        self._state = DeviceState(code, model_config, config)
+        self._memory = self._host_memory()
+        self._host = HostPool(self._memory, config.host_blocks)
+        self._steps: deque[Step] = deque()
+        self._last_ready_s = 0.0
         self._owner: threading.Thread | None = None
-        self._pages: list[Pages]
-        self._last_hidden: Array
-        self._allocate()
 
     def warmup(self, progress: Progress | None = None) -> None:
         """Loads or compiles every executable; see `Engine.warmup`."""
-        compiler_options: dict[str, object] = {}
-        self._executables = compile_all(
-            self._lowers(),
-            store=self._store(compiler_options),
-            compiler_options=compiler_options,
+        self._state.executables = compile_all(
+            self._lowering().all(),
+            store=self._store(),
             threads=self.config.compile_threads,
             progress=progress or (lambda done, total, name: None),
         )
 
-    def execute(self, plan: StepPlan) -> StepResult:
-        """Runs the chunks of a step, then its samples, and waits for the tokens; see `Engine.execute`."""
+    def submit(self, plan: StepPlan) -> None:
+        """Hands copies, chunks and samples of a step to the device, in this order; see `Engine.submit`."""
         self._check_owner()
+        if not self._state.executables:
+            raise FailedPrecondition("the engine has no executables: call warmup() first, and nothing after close()")
+        try:
+            if len(self._steps) == MAX_OUTSTANDING:
+                raise FailedPrecondition(f"{MAX_OUTSTANDING} steps are outstanding: collect one before the next")
+            self._steps.append(self._start(plan))
+        except Exception as error:
+            raise self._drop(plan, error) from error
+
+    def collect(self) -> StepResult:
+        """Waits for the tokens of the oldest step, and for its saves to land; see `Engine.collect`."""
+        self._check_owner()
+        if not self._steps:
+            raise FailedPrecondition("no step is outstanding: submit one before collect()")
+        step = self._steps[0]
+        try:
+            result = step.result(self._last_ready_s)
+        except Exception as error:
+            raise self._drop(step.plan, error) from error
+        self._steps.popleft()
+        self._last_ready_s = step.ready_s
+        if step.copies is not None:
+            self._host.landed(step.plan.saves, step.copies)
+        return result
+
+    def is_ready(self) -> bool:
+        """See `Engine.is_ready`."""
+        self._check_owner()
+        return bool(self._steps) and self._steps[0].is_ready()
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """See `Engine.execute`."""
+        self._check_owner()
+        if self._steps:
+            error = FailedPrecondition("execute() runs a step by itself, but others are outstanding: collect them")
+            raise self._drop(plan, error)
+        self.submit(plan)
+        return self.collect()
+
+    def close(self) -> None:
+        """Drops outstanding steps, both pools and the executables; see `Engine.close`."""
+        if self._owner is not None and self._owner.is_alive():
+            self._check_owner()
+        self._state.settle()
+        self._host.close()
+        self._steps.clear()
+        self._state.executables = {}
+        self._state.delete()
+
+    def _start(self, plan: StepPlan) -> Step:
+        """Starts a step; all that can be wrong with a plan is found before anything is started."""
+        self._check_copies(plan)
         groups = tuple(group_samples(plan.samples, self._buckets))
         sample_inputs = [self._sample_inputs(plan, group) for group in groups]
         forward_input = self._forward_input(plan.chunks) if plan.chunks else None
-        try:
-            if forward_input is not None:
-                self._forward(*forward_input)
-            fetched = self._sample(groups, sample_inputs)
-        except Exception as error:
-            raise self._after_failure(plan, error) from error
-        tokens = [_NO_TOKEN] * len(plan.samples)
-        for group, packed in zip(groups, fetched, strict=True):
-            for index, token in zip(group.indices, unpack_sampled(packed, _members(plan, group)), strict=True):
-                tokens[index] = token
-        return StepResult(plan, tuple(tokens))
+        markers: list[Array] = []
+        copies, staging_s = self._start_host_copies(plan, markers)
+        rest_start_s = time.perf_counter()
+        for run in copy_runs(len(plan.copies)):
+            sources, targets = zip(*plan.copies[run], strict=True)
+            markers.append(self._state.scatter(targets, self._state.gather(sources)))
+        if forward_input is not None:
+            markers.append(self._state.forward(*forward_input))
+        sampled = [self._state.sample(group.shape, arrays) for group, arrays in zip(groups, sample_inputs, strict=True)]
+        return Step(plan, groups, sampled, markers, copies, staging_s, rest_start_s)
 
-    def close(self) -> None:
-        """Drops the page pool and the executables; see `Engine.close`."""
-        if self._owner is not None and self._owner.is_alive():
-            self._check_owner()
-        self._executables = {}
-        for buffer in jax.tree.leaves((self._pages, self._last_hidden)):
-            buffer.delete()
+    def _start_host_copies(self, plan: StepPlan, markers: list[Array]) -> tuple[Future[CopyTimes] | None, float]:
+        """Starts saves and loads; returns when they will be done, and seconds spent on handing over the loads."""
+        if not plan.saves and not plan.loads:
+            return None, 0.0
+        predecessors = [array for step in self._steps if not are_ready(step.outputs) for array in step.outputs]
+        start_s = time.perf_counter()
+        saved = [
+            Saved(_slots(plan.saves[run]), self._state.gather(_blocks(plan.saves[run])))
+            for run in copy_runs(len(plan.saves))
+        ]
+        from_s = time.perf_counter()
+        loaded = None
+        for run in copy_runs(len(plan.loads)):
+            contents = self._host.load(_slots(plan.loads[run]))
+            loaded = self._state.scatter(_blocks(plan.loads[run]), contents)
+        loaded_s = time.perf_counter()
+        if loaded is not None:
+            markers.append(loaded)
+        copies = DeviceCopies(saved, loaded, start_s, loaded_s, predecessors)
+        return self._host.save(plan.saves, copies), loaded_s - from_s
+
+    def _check_copies(self, plan: StepPlan) -> None:
+        self._host.check(plan.saves, plan.loads)
+        targets = [*_blocks(plan.loads), *(copy.target for copy in plan.copies)]
+        if len(set(targets)) != len(targets):
+            raise InternalError(f"step {plan.step_id} copies two pages to one block")
+        blocks = [*targets, *_blocks(plan.saves), *(copy.source for copy in plan.copies)]
+        if blocks and not 0 <= min(blocks) <= max(blocks) < self.config.num_blocks:
+            raise InternalError(f"step {plan.step_id} copies a block outside the pool of {self.config.num_blocks}")
 
     def _forward_input(self, chunks: Sequence[Chunk]) -> tuple[ForwardShape, np.ndarray]:
         tokens = sum(len(chunk.tokens) for chunk in chunks)
@@ -116,33 +184,9 @@ class JaxEngine:
         return shape, pack_chunks(chunks, shape, self.config)
 
     def _sample_inputs(self, plan: StepPlan, group: SampleGroup) -> tuple[np.ndarray, ...]:
-        samples = _members(plan, group)
+        samples = members(plan, group)
         rows = pack_samples(samples, group.shape, self.config)
         return (rows, pack_history(samples, group.shape)) if group.shape.history else (rows,)
-
-    def _forward(self, shape: ForwardShape, packed: np.ndarray) -> None:
-        """Starts the forward step; nothing here waits for the device."""
-        embed, layers, finish = (self._executable(shape.name(part)) for part in FORWARD_PARTS)
-        on_device = jax.device_put(packed, self._device)
-        x, rope = embed(self._code.ends, on_device)
-        for index, group in enumerate(self._code.groups):
-            x, self._pages[index] = layers(group, self._pages[index], x, rope, on_device)
-        self._last_hidden = finish(self._code.ends, self._last_hidden, x, on_device)
-
-    def _sample(self, groups: Sequence[SampleGroup], inputs: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
-        """Starts all groups, then waits once; with none, waits for the forward, so that its failure belongs to it."""
-        started = [
-            self._executable(group.shape.name)(self._code.ends, self._last_hidden, *arrays)
-            for group, arrays in zip(groups, inputs, strict=True)
-        ]
-        if not started:
-            self._last_hidden.block_until_ready()
-        return jax.device_get(started)
-
-    def _executable(self, name: str) -> Compiled:
-        if name not in self._executables:
-            raise FailedPrecondition(f"executable {name} does not exist: call warmup() before execute()")
-        return self._executables[name]
 
     def _check_owner(self) -> None:
         thread = threading.current_thread()
@@ -151,79 +195,47 @@ class JaxEngine:
         if self._owner is not thread:
             raise FailedPrecondition(
                 f"thread {thread.name!r} called an engine owned by thread {self._owner.name!r}: "
-                "only the thread that executed the first step may call it"
+                "only the thread that submitted the first step may call it"
             )
 
-    def _after_failure(self, plan: StepPlan, error: Exception) -> Exception:
-        """What to raise for a failed step; replaces the pool if the failure took it."""
-        if isinstance(error, S2LError):
+    def _drop(self, plan: StepPlan, error: Exception) -> Exception:
+        """Drops all outstanding steps and `plan`, which failed with `error`; returns what to raise."""
+        dropped = [*(step.plan for step in self._steps), plan]
+        self._steps.clear()
+        has_kv = self._state.settle()
+        for each in dropped:
+            self._host.forget(each.saves)
+        if has_kv and isinstance(error, S2LError):
             return error
-        reason = f"step {plan.step_id} failed on {self._device}: {type(error).__name__}: {error}"
-        try:
-            jax.block_until_ready((self._pages, self._last_hidden))
-        except RuntimeError:
-            self._allocate()
-            return KVLost(f"{reason}; the KV of all sessions is lost")
-        return InternalError(reason)
+        reason = f"step {plan.step_id} failed on {self._state.device}: {type(error).__name__}: {error}"
+        return InternalError(reason) if has_kv else KVLost(f"{reason}; the KV of all sessions is lost")
 
-    def _allocate(self) -> None:
-        config, model = self.config, self._model_config
-        with jax.default_device(self._device):
-            pages = init_kv_pages(model, config.num_blocks, config.block_size, config.dtype)
-            self._last_hidden = jnp.zeros((config.max_sessions, model.hidden_size), config.dtype)
-        count = self._code.layers_per_group
-        self._pages = [pages[first : first + count] for first in range(0, len(pages), count)]
+    def _host_memory(self) -> HostMemory:
+        slots, device = self.config.host_blocks, self._state.device
+        if self.config.host_memory == "pinned_host":
+            return PinnedMemory(slots, device)
+        layers = [pages for group in self._state.pages for pages in group]
+        return NumpyMemory(slots, (len(layers), *layers[0].shape[1:]), layers[0].dtype, device)
 
-    def _lowers(self) -> dict[str, Lower]:
-        """How to trace each executable, in the order in which traffic usually needs them."""
-        lowers: dict[str, Lower] = {}
-        for forward in self._buckets.forward_shapes():
-            for part in FORWARD_PARTS:
-                lowers[forward.name(part)] = partial(self._lower_forward, forward, part)
-        for sample in self._buckets.sample_shapes():
-            lowers[sample.name] = partial(self._lower_sample, sample)
-        return lowers
+    def _lowering(self) -> Lowering:
+        return Lowering(self._state, self._buckets, split_contents=self._memory.split_contents)
 
-    def _lower_forward(self, shape: ForwardShape, part: str) -> Lowered:
-        code = self._code
-        ends, group, pages, last_hidden = self._abstract((code.ends, code.groups[0], self._pages[0], self._last_hidden))
-        packed = self._abstract(jax.ShapeDtypeStruct((packed_size(shape),), jnp.int32))
-        embed = jax.jit(code.embed(shape), keep_unused=True)
-        if part == "embed":
-            return embed.lower(ends, packed)
-        x, rope = self._abstract(jax.eval_shape(embed, ends, packed))
-        if part == "layers":
-            layers = jax.jit(code.layers(shape), donate_argnums=(1, 2), keep_unused=True)
-            return layers.lower(group, pages, x, rope, packed)
-        finish = jax.jit(code.finish(shape), donate_argnums=1, keep_unused=True)
-        return finish.lower(ends, last_hidden, x, packed)
-
-    def _lower_sample(self, shape: SampleShape) -> Lowered:
-        inputs = [jax.ShapeDtypeStruct((shape.rows, ROW_WORDS), jnp.int32)]
-        if shape.history:
-            inputs.append(jax.ShapeDtypeStruct((shape.rows, shape.history), jnp.int32))
-        arguments = self._abstract((self._code.ends, self._last_hidden, *inputs))
-        return jax.jit(self._code.sample(shape), keep_unused=True).lower(*arguments)
-
-    def _abstract(self, tree: Any) -> Any:
-        """Shapes of arrays, placed on the device."""
-        place = jax.sharding.SingleDeviceSharding(self._device)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
-
-    def _store(self, compiler_options: Mapping[str, object]) -> ExecutableStore | None:
+    def _store(self) -> ExecutableStore | None:
         if self.config.cache_dir is None:
             return None
-        sizes = replace(self.config, cache_dir=None, compile_threads=1)
-        shapes = [(leaf.shape, str(leaf.dtype)) for leaf in (*self._code.ends, *self._code.groups[0])]
+        sizes = replace(self.config, cache_dir=None, compile_threads=1, host_blocks=0)
+        code = self._state.code
+        shapes = [(leaf.shape, str(leaf.dtype)) for leaf in (*code.ends, *code.groups[0])]
         return ExecutableStore(
             self.config.cache_dir,
             code=code_fingerprint([sizes, self._model_config, shapes]),
-            environment=environment_fingerprint(self._device, compiler_options),
+            environment=environment_fingerprint(self._state.device),
         )
 
 
-_NO_TOKEN = SampledToken(-1)
+def _blocks(copies: Sequence[HostCopy]) -> list[int]:
+    return [copy.block for copy in copies]
 
 
-def _members(plan: StepPlan, group: SampleGroup) -> list[Sample]:
-    return [plan.samples[index] for index in group.indices]
+def _slots(copies: Sequence[HostCopy]) -> list[int]:
+    return [copy.slot for copy in copies]

@@ -16,7 +16,7 @@ import os
 import pickle
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -118,13 +118,10 @@ class ExecutableStore:
 
 def code_fingerprint(parts: Sequence[object]) -> str:
     """Hash of our device code and of `parts`, by their repr."""
-    texts = [repr(part) for part in parts]
-    for folder in (Path(__file__).parent, *map(Path, (*models.__path__, *kernels_pallas.__path__))):
-        texts += [f"{file.name}\n{file.read_text()}" for file in sorted(folder.rglob("*.py"))]
-    return _key(*texts)
+    return _key(*map(repr, parts), *_SOURCES)
 
 
-def environment_fingerprint(device: jax.Device, compiler_options: Mapping[str, object]) -> str:
+def environment_fingerprint(device: jax.Device) -> str:
     """Hash of what the compiler's output depends on besides the module."""
     facts = (
         jax.__version__,
@@ -136,9 +133,18 @@ def environment_fingerprint(device: jax.Device, compiler_options: Mapping[str, o
         _cpu_facts(),
         # XLA reads this by itself, so no configuration of ours knows what it says.
         os.environ.get("XLA_FLAGS"),
-        sorted(compiler_options.items()),
     )
     return _key(repr(facts))
+
+
+def _sources() -> Iterator[str]:
+    for folder in (Path(__file__).parent, *map(Path, (*models.__path__, *kernels_pallas.__path__))):
+        for file in sorted(folder.rglob("*.py")):
+            yield f"{file.name}\n{file.read_text()}"
+
+
+# As they are when this module is imported, like the code that will be traced: files edited since are another program's.
+_SOURCES = tuple(_sources())
 
 
 def _cpu_facts() -> tuple[object, ...]:

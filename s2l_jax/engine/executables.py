@@ -15,7 +15,6 @@ def compile_all(
     lowers: Mapping[str, Lower],
     *,
     store: ExecutableStore | None,
-    compiler_options: Mapping[str, object],
     threads: int,
     progress: Progress,
 ) -> dict[str, Compiled]:
@@ -27,7 +26,6 @@ def compile_all(
     Args:
       lowers: what traces and lowers each executable, by name.
       store: where to look first and what to fill.
-      compiler_options: for XLA.
       threads: executables loaded or compiled at the same time.
       progress: called on this thread as each is ready.
     """
@@ -41,7 +39,7 @@ def compile_all(
             while untraced and len(running) <= threads:
                 name = min(untraced, key=order.__getitem__)
                 untraced.remove(name)
-                running.add(pool.submit(_compile, store, name, lowers[name](), compiler_options))
+                running.add(pool.submit(_compile, store, name, lowers[name]()))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for name, compiled in (future.result() for future in done):
                 if compiled is None:
@@ -58,13 +56,11 @@ def _recall(store: ExecutableStore, name: str) -> tuple[str, Compiled | None]:
     return name, store.recall(name)
 
 
-def _compile(
-    store: ExecutableStore | None, name: str, lowered: Lowered, compiler_options: Mapping[str, object]
-) -> tuple[str, Compiled]:
+def _compile(store: ExecutableStore | None, name: str, lowered: Lowered) -> tuple[str, Compiled]:
     kept = None if store is None else store.find(name, lowered)
     if kept is not None:
         return name, kept
-    compiled = lowered.compile(compiler_options=dict(compiler_options))
+    compiled = lowered.compile()
     if store is not None:
         store.save(name, lowered, compiled)
     return name, compiled

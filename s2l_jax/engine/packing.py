@@ -2,6 +2,8 @@
 
 A step's inputs travel to the device in a single transfer: on the host the chunks of a plan are laid into one array
 (`pack_chunks`), in the jitted forward it is cut up again by static offsets (`unpack_chunks`), which costs nothing.
+
+A token that only the device knows is packed as `-1 - slot`, where `slot` is the session's; `resolve` looks it up.
 """
 
 import functools
@@ -9,11 +11,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
 from s2l_jax.core.errors import InternalError
-from s2l_jax.core.plan import Chunk
+from s2l_jax.core.plan import LAST_SAMPLED, Chunk
 from s2l_jax.engine.buckets import ForwardShape
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.models.batch import RaggedBatch
@@ -23,7 +26,7 @@ class ForwardInputs(NamedTuple):
     """What a forward step reads besides weights and pages.
 
     Attributes:
-      tokens: token ids, 0 for padding.
+      tokens: token ids, 0 for padding; negative ones are for `resolve`.
       positions: position of each token in its sequence, 0 for padding.
       batch: how the rows make up sequences.
       session_slots: where the last hidden state of each sequence goes; outside the buffer for padding.
@@ -52,7 +55,7 @@ def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConf
       int32 `[packed_size(shape)]`; a new array, since the device may still read the last one.
 
     Raises:
-      InternalError: a chunk does not fit its block table, the pool or the bucket.
+      InternalError: a chunk does not fit its block table, the pool or the bucket, or a token is not one.
     """
     packed = np.zeros(packed_size(shape), np.int32)
     tokens, positions, slots, cu_q_lens, kv_lens, session_slots, counts, tables = (
@@ -77,6 +80,7 @@ def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConf
     slots[total:] = config.num_blocks * config.block_size
     session_slots[:seqs] = [chunk.slot for chunk in chunks]
     session_slots[seqs:] = config.max_sessions
+    _point_to_sampled(tokens[:total], cu_q_lens[1 : seqs + 1] - 1, session_slots[:seqs])
     longer = np.flatnonzero(lens > 1)
     counts[:] = (longer[0] if longer.size else seqs), seqs
     return packed
@@ -98,12 +102,26 @@ def unpack_chunks(packed: Int[Array, "packed"], shape: ForwardShape) -> ForwardI
     return ForwardInputs(tokens, positions, batch, session_slots)
 
 
+def resolve(tokens: Int[Array, "tokens"], last_tokens: Int[Array, "sessions"]) -> Int[Array, "tokens"]:
+    """Replaces tokens that stand for what a session sampled last; to be traced."""
+    return jnp.where(tokens < 0, last_tokens.at[-1 - tokens].get(mode="clip"), tokens)
+
+
 @functools.cache
 def _parts(shape: ForwardShape) -> tuple[slice, ...]:
     """Where tokens, positions, slots, cu_q_lens, kv_lens, session_slots, two counts and tables lie."""
     seqs = shape.sequences
     sizes = (*(shape.tokens,) * 3, seqs + 1, seqs, seqs, 2, seqs * shape.blocks)
     return tuple(slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True))
+
+
+def _point_to_sampled(tokens: np.ndarray, last_rows: np.ndarray, slots: np.ndarray) -> None:
+    """Replaces `LAST_SAMPLED` in the last rows of chunks by what `resolve` reads."""
+    last = tokens[last_rows]
+    is_sampled = last == LAST_SAMPLED
+    if np.count_nonzero(tokens < 0) != np.count_nonzero(is_sampled):
+        raise InternalError("a chunk holds a negative token that is not a LAST_SAMPLED at its end")
+    tokens[last_rows] = np.where(is_sampled, -1 - slots, last)
 
 
 def _check(

@@ -8,22 +8,43 @@ from s2l_jax.core.plan import StepPlan, StepResult
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, name)` each time one executable is ready, possibly from another thread."""
 
+MAX_OUTSTANDING = 2
+"""Steps that may be submitted and not collected."""
+
 
 class Engine(Protocol):
-    """Executes step plans, one at a time, in the order given.
+    """Executes step plans in the order given.
 
     All calls come from one thread, the owner. `warmup` comes first, `close` last.
+
+    A step that was submitted and not collected is outstanding. If `submit`, `collect` or `execute` raises, the engine
+    drops all outstanding steps, the failed one among them: none of them can be collected any more, and the slots that
+    they saved to are empty. The next step may follow at once.
     """
 
     def warmup(self, progress: Progress | None = None) -> None:
         """Make everything ready that traffic needs, so that no step ever waits for a compiler."""
 
-    def execute(self, plan: StepPlan) -> StepResult:
-        """Run one step and wait for its tokens.
+    def submit(self, plan: StepPlan) -> None:
+        """Start one step, behind those outstanding, without waiting for any; `MAX_OUTSTANDING` at most.
 
         Raises:
-          InternalError: the step failed. `KVLost`, a subclass, means that the KV of all sessions went with it.
+          InternalError: the step failed, or one before it. `KVLost`, a subclass, means that the KV of all sessions on
+            the device went with it; the host's is there still.
         """
+
+    def collect(self) -> StepResult:
+        """Wait for the oldest outstanding step.
+
+        Raises:
+          InternalError: as in `submit`.
+        """
+
+    def is_ready(self) -> bool:
+        """True if a step is outstanding and `collect` would not wait for it."""
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Run one step while none is outstanding, and wait for it: `submit` and `collect`; their errors."""
 
     def close(self) -> None:
         """Give device memory back. No call may follow."""

@@ -69,7 +69,7 @@ def group_samples(samples: Sequence[Sample], buckets: Buckets) -> Iterator[Sampl
 
 
 def pack_samples(samples: Sequence[Sample], shape: SampleShape, config: EngineConfig) -> np.ndarray:
-    """Lays samples out for `unpack_rows`; padding rows are greedy on session slot 0.
+    """Lays samples out for `unpack_rows`; padding rows are greedy, on a session slot outside the buffers.
 
     Returns:
       int32 `[rows, ROW_WORDS]`, a new array.
@@ -78,6 +78,7 @@ def pack_samples(samples: Sequence[Sample], shape: SampleShape, config: EngineCo
       InternalError: a slot is outside the session buffer.
     """
     packed = np.zeros(shape.rows, _ROW)
+    packed["slot"] = config.max_sessions
     packed["top_p"] = packed["repetition"] = 1.0
     for row, sample in enumerate(samples):
         params = sample.params
@@ -103,6 +104,8 @@ def pack_samples(samples: Sequence[Sample], shape: SampleShape, config: EngineCo
 
 def pack_history(samples: Sequence[Sample], shape: SampleShape) -> np.ndarray:
     """Histories of samples with penalties, int32 `[rows, history]`, padded with zeros.
+
+    Their last tokens may be `LAST_SAMPLED`, as in chunks.
 
     Raises:
       InternalError: a history is missing, or not as long as the sample's position says.

@@ -87,7 +87,7 @@ def test_a_sample_long_after_its_chunk_needs_no_forward(engine: JaxEngine) -> No
 
 def test_what_freed_blocks_hold_is_never_read(engine: JaxEngine) -> None:
     expected = whole(engine, PROMPT)
-    engine._pages = jax.tree.map(lambda pages: jnp.full_like(pages, jnp.nan), engine._pages)
+    engine._state.pages = jax.tree.map(lambda pages: jnp.full_like(pages, jnp.nan), engine._state.pages)
     stream = Stream(PROMPT, range(12))
     prefill(engine, stream, [5] * 7 + [2])
     decode(engine, [stream], 6)
@@ -157,17 +157,17 @@ def test_nothing_is_compiled_in_traffic(engine: JaxEngine) -> None:
 
 
 def test_pages_are_updated_in_place(engine: JaxEngine) -> None:
-    addresses = [pages.unsafe_buffer_pointer() for pages in jax.tree.leaves(engine._pages)]
+    addresses = [pages.unsafe_buffer_pointer() for pages in jax.tree.leaves(engine._state.pages)]
     whole(engine, PROMPT)
-    assert [pages.unsafe_buffer_pointer() for pages in jax.tree.leaves(engine._pages)] == addresses
+    assert [pages.unsafe_buffer_pointer() for pages in jax.tree.leaves(engine._state.pages)] == addresses
 
 
 @pytest.mark.parametrize("name", ["layers-1", "layers-4"])
 def test_scratch_memory_is_smaller_than_one_page_array(tiny: LoadedModel, config: EngineConfig, name: str) -> None:
     """So no step copies one."""
     engine = JaxEngine(tiny.build(), tiny.config, replace(config, num_blocks=4000))
-    memory = engine._lowers()[name]().compile().memory_analysis()
-    one_layer_bytes = engine._pages[0][0].nbytes
+    memory = engine._lowering().all()[name]().compile().memory_analysis()
+    one_layer_bytes = engine._state.pages[0][0].nbytes
     assert memory.temp_size_in_bytes < one_layer_bytes / 4
     assert memory.alias_size_in_bytes >= 2 * one_layer_bytes
     engine.close()
@@ -175,8 +175,10 @@ def test_scratch_memory_is_smaller_than_one_page_array(tiny: LoadedModel, config
 
 @pytest.mark.parametrize("name", ["embed-1", "layers-1", "finish-1", "sample-full-1"])
 def test_weights_are_arguments_not_constants(engine: JaxEngine, name: str) -> None:
-    smallest_matrix_bytes = min(leaf.nbytes for leaf in engine._code.groups[0] if leaf.ndim > 1)
-    longest_literal = max(len(literal) for literal in re.findall(r"dense<([^>]*)>", engine._lowers()[name]().as_text()))
+    smallest_matrix_bytes = min(leaf.nbytes for leaf in engine._state.code.groups[0] if leaf.ndim > 1)
+    longest_literal = max(
+        len(literal) for literal in re.findall(r"dense<([^>]*)>", engine._lowering().all()[name]().as_text())
+    )
     assert longest_literal < smallest_matrix_bytes / 8
 
 
@@ -231,7 +233,7 @@ def test_a_row_of_nan_fails_alone(engine: JaxEngine) -> None:
     streams = [Stream(PROMPT, range(12 * i, 12 * i + 12), slot=i) for i in range(2)]
     for stream in streams:
         prefill(engine, stream, [16])
-    engine._last_hidden = engine._last_hidden.at[0].set(jnp.nan)
+    engine._state.last_hidden = engine._state.last_hidden.at[0].set(jnp.nan)
     result = engine.execute(StepPlan(0, (), tuple(stream.sample() for stream in streams)))
     assert result.tokens[0].token_id == -1
     assert result.tokens[1].token_id >= 0
@@ -241,7 +243,7 @@ def test_an_engine_that_lost_its_pool_says_so_and_goes_on(tiny: LoadedModel, con
     engine = JaxEngine(tiny.build(), tiny.config, config)
     engine.warmup()
     expected = whole(engine, PROMPT)
-    engine._pages[0][1].delete()
+    engine._state.pages[0][1].delete()
     with pytest.raises(KVLost, match="all sessions"):
         prefill(engine, Stream(PROMPT, range(12)), [5])
     same_output(whole(engine, PROMPT), expected)
@@ -255,7 +257,7 @@ def test_bfloat16_agrees_with_float32_to_its_precision(engine: JaxEngine, config
     sizes = replace(config, dtype="bfloat16", token_budget=1, max_batch=1)
     narrow = JaxEngine(model.build(), model.config, sizes)
     narrow.warmup()
-    assert all(pages.dtype == jnp.bfloat16 for pages in jax.tree.leaves(narrow._pages))
+    assert all(pages.dtype == jnp.bfloat16 for pages in jax.tree.leaves(narrow._state.pages))
     stream = Stream(PROMPT[:8], range(12))
     prefill(narrow, stream, [1] * 8)
     decode(narrow, [stream], 1)

@@ -57,7 +57,7 @@ def start(
     """Makes the executables as a start of the engine does, checks that they work, says how many were compiled."""
     store = None if directory is None else ExecutableStore(directory, code=code, environment=environment)
     with count_compilations() as compiled:
-        made = compile_all(lowers.all(), store=store, compiler_options={}, threads=2, progress=progress)
+        made = compile_all(lowers.all(), store=store, threads=2, progress=progress)
     for size in (3, 5):
         got = made[f"size-{size}"](jnp.zeros(size), jnp.ones(size))
         np.testing.assert_array_equal(got, [size * lowers.addend] + [0] * (size - 1))
@@ -95,7 +95,7 @@ def test_equal_modules_with_other_arguments_are_not_mixed_up(tmp_path: Path) -> 
     for way, (arguments, function) in ways.items():
         lower = partial(jax.jit(function, keep_unused=True).lower, *arguments)
         store = ExecutableStore(tmp_path, code=way, environment="cpu")
-        made = compile_all({way: lower}, store=store, compiler_options={}, threads=1, progress=print)
+        made = compile_all({way: lower}, store=store, threads=1, progress=print)
         ones = jax.tree.map(lambda _: jnp.ones(3), arguments)
         np.testing.assert_array_equal(jax.tree.leaves(made[way](*ones))[0], [2, 2, 2])
 
@@ -159,5 +159,4 @@ def test_fingerprints_tell_configurations_apart() -> None:
     device = jax.devices()[0]
     assert code_fingerprint([1]) == code_fingerprint([1])
     assert code_fingerprint([1]) != code_fingerprint([2])
-    assert environment_fingerprint(device, {}) == environment_fingerprint(device, {})
-    assert environment_fingerprint(device, {}) != environment_fingerprint(device, {"option": 1})
+    assert environment_fingerprint(device) == environment_fingerprint(device)

@@ -103,7 +103,7 @@ def test_samples_are_packed_by_name() -> None:
         make_sample(15, position=7, logprobs=0, repetition_penalty=1.5, presence_penalty=-1.0, frequency_penalty=0.75),
     ]
     slots, rows = unpack_rows(pack_samples(samples, BUCKETS.sample(3, Variant.FULL), CONFIG))
-    assert slots.tolist() == [3, 15, 0, 0]
+    assert slots.tolist() == [3, 15, 16, 16]
     assert rows.seed.tolist() == [[5, 1 << 31], [0, 0], [0, 0], [0, 0]]
     assert rows.position.tolist() == [5, 7, 0, 0]
     assert rows.top_k.tolist() == [9, 0, 0, 0]

@@ -1,0 +1,96 @@
+"""What changes on the device: the page pool and the session buffers, and the calls that change them.
+
+Every call donates the buffers it writes and puts the new ones in their place, so a handle taken before it is dead after
+it. No call waits for the device: it runs what was started in the order in which it was started, as far as one reads
+what another wrote.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.stages import Compiled
+from jaxtyping import Array
+
+from s2l_jax.engine.buckets import FORWARD_PARTS, ForwardShape, SampleShape, gather_name, scatter_name
+from s2l_jax.engine.config import EngineConfig
+from s2l_jax.engine.device_code import Contents, DeviceCode, Pages
+from s2l_jax.models.config import ModelConfig
+from s2l_jax.models.llama import init_kv_pages
+
+
+class DeviceState:
+    """Pages and session buffers of one engine.
+
+    Attributes:
+      code: the model's functions and weights.
+      device: where everything is.
+      executables: by name; to be set before anything is called.
+      pages: the page pool, one array a layer, in the groups of `code`.
+      last_hidden: each session's last hidden state behind the final norm, `[max_sessions, hidden]`.
+      last_tokens: the token each session sampled last, int32 `[max_sessions]`.
+    """
+
+    def __init__(self, code: DeviceCode, model_config: ModelConfig, config: EngineConfig) -> None:
+        self.code = code
+        (self.device,) = code.ends[0].devices()
+        self.executables: Mapping[str, Compiled] = {}
+        self._model_config = model_config
+        self._config = config
+        self.pages: list[Pages]
+        self.last_hidden: Array
+        self.last_tokens: Array
+        self._allocate()
+
+    def forward(self, shape: ForwardShape, packed: np.ndarray) -> Array:
+        """Runs chunks, as `pack_chunks` lays them out; what it returns is ready when they have run."""
+        embed, layers, finish = (self.executables[shape.name(part)] for part in FORWARD_PARTS)
+        on_device = jax.device_put(packed, self.device)
+        x, rope = embed(self.code.ends, self.last_tokens, on_device)
+        for index, group in enumerate(self.code.groups):
+            x, self.pages[index] = layers(group, self.pages[index], x, rope, on_device)
+        self.last_hidden, marker = finish(self.code.ends, self.last_hidden, x, on_device)
+        return marker
+
+    def sample(self, shape: SampleShape, inputs: Sequence[np.ndarray]) -> Array:
+        """Samples, as `pack_samples` lays them out; returns what `unpack_sampled` reads."""
+        sample = self.executables[shape.name]
+        tokens, self.last_tokens = sample(self.code.ends, self.last_hidden, self.last_tokens, *inputs)
+        return tokens
+
+    def gather(self, blocks: Sequence[int]) -> Contents:
+        """Copies pages out of the pool, as many as one of `COPIED_PAGES`."""
+        return self.executables[gather_name(len(blocks))](self.pages, self._indices(blocks))
+
+    def scatter(self, blocks: Sequence[int], contents: Contents) -> Array:
+        """Copies pages into the pool; what it returns is ready when they are there."""
+        scatter = self.executables[scatter_name(len(blocks))]
+        self.pages, marker = scatter(self.pages, self._indices(blocks), contents)
+        return marker
+
+    def settle(self) -> bool:
+        """Waits for all that was started; if it took the buffers with it, replaces them and returns False."""
+        try:
+            jax.block_until_ready((self.pages, self.last_hidden, self.last_tokens))
+        except RuntimeError:
+            self._allocate()
+            return False
+        return True
+
+    def delete(self) -> None:
+        """Gives the memory back."""
+        for buffer in jax.tree.leaves((self.pages, self.last_hidden, self.last_tokens)):
+            buffer.delete()
+
+    def _indices(self, blocks: Sequence[int]) -> Array:
+        return jax.device_put(np.asarray(blocks, np.int32), self.device)
+
+    def _allocate(self) -> None:
+        config, model = self._config, self._model_config
+        with jax.default_device(self.device):
+            pages = init_kv_pages(model, config.num_blocks, config.block_size, config.dtype)
+            self.last_hidden = jnp.zeros((config.max_sessions, model.hidden_size), config.dtype)
+            self.last_tokens = jnp.zeros(config.max_sessions, jnp.int32)
+        count = self.code.layers_per_group
+        self.pages = [pages[first : first + count] for first in range(0, len(pages), count)]
