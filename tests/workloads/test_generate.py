@@ -5,6 +5,7 @@ from s2l_jax.core.errors import InvalidArgument
 from workloads.generate.anns import AnnsConfig, anns_trace
 from workloads.generate.crawler import CrawlerConfig, crawler_trace
 from workloads.generate.marginals import LogNormal, split
+from workloads.generate.tokens import passages_of
 from workloads.trace import read_trace, write_trace
 
 
@@ -123,3 +124,18 @@ def test_split_adds_up():
     for total, parts in ((5, 5), (100, 7), (3, 1)):
         sizes = split(rng, total, parts, 1.0)
         assert (sum(sizes), len(sizes), min(sizes) >= 1) == (total, parts, True)
+
+
+def test_pages_and_documents_can_be_passages_of_a_text():
+    text = list(range(1000, 1500))
+    source = passages_of(text)
+    assert source("a", 700)[:10] == source("a", 10)
+    assert set(source("a", 700)) == set(text)
+    assert source("a", 10) != source("b", 10)
+
+    crawl = crawler_trace(CrawlerConfig(sessions=3, token_scale=0.02), source)
+    by_size = crawler_trace(CrawlerConfig(sessions=3, token_scale=0.02))
+    assert sizes(crawl).tolist() == sizes(by_size).tolist()
+    search = anns_trace(AnnsConfig(sessions=3, token_scale=0.02), source)
+    for session in (*crawl.sessions, *search.sessions):
+        assert set(list(contexts(session))[-1]) <= set(text)

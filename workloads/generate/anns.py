@@ -7,13 +7,13 @@ more cells); documents are drawn by Zipf's law, so sessions share them.
 """
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from s2l_jax.core.errors import InvalidArgument
 from workloads.generate.in_memory import trace_of
 from workloads.generate.marginals import LogNormal, poisson_arrivals
+from workloads.generate.tokens import TokenSource, random_tokens
 from workloads.trace import Event, Session, Trace
 
 QUERY_TOKENS_MEAN = 13006
@@ -25,8 +25,6 @@ _LIST_DOCUMENTS = 10
 _DOCUMENT_SIGMA = 1.35
 _CHANGED_DOCUMENTS = (2.5, 1.8, 1.3, 0.9, 0.4, 0.2)  # mean number in the first, second, ... new version
 _TEMPLATE_TOKENS, _QUESTION_TOKENS = 40, 30
-_FIRST_TOKEN, _TOKENS = 64, 4096
-_TEMPLATE, _QUESTION, _DOCUMENT = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +65,17 @@ class AnnsConfig:
             raise InvalidArgument(f"max_prompt_tokens is {self.max_prompt_tokens}, but must be at least 200")
 
 
-def anns_trace(config: AnnsConfig) -> Trace:
+def anns_trace(config: AnnsConfig, source: TokenSource = random_tokens) -> Trace:
     """Draws a trace: `open` with the query's arrival, one `update` per version of the list, `finish` with the last.
 
     An update keeps the tokens that it shares with the version before and brings those behind.
+
+    Args:
+      config: how many of what size.
+      source: of template, documents and questions.
     """
     rng = np.random.default_rng([config.seed, 2])
-    corpus = _Corpus(rng, config)
+    corpus = _Corpus(rng, config, source)
     arrivals_s = poisson_arrivals(rng, config.sessions, config.qps)
     sessions = [_session(rng, corpus, number, at_s, config) for number, at_s in enumerate(arrivals_s.tolist())]
     return trace_of("anns", "made up from the published statistics of Stream2LLM's ANNS", asdict(config), sessions)
@@ -82,7 +84,8 @@ def anns_trace(config: AnnsConfig) -> Trace:
 class _Corpus:
     """Documents: how popular and how long each is, and its tokens."""
 
-    def __init__(self, rng: np.random.Generator, config: AnnsConfig) -> None:
+    def __init__(self, rng: np.random.Generator, config: AnnsConfig, source: TokenSource) -> None:
+        self.source = source
         weights = np.arange(1, config.corpus + 1) ** -config.popularity
         self._shares = weights / weights.sum()
         lengths = np.exp(_DOCUMENT_SIGMA * rng.standard_normal(config.corpus))
@@ -97,7 +100,7 @@ class _Corpus:
 
     def tokens(self, document: int) -> tuple[int, ...]:
         """A document's tokens."""
-        return _tokens_of(_DOCUMENT, document, int(self._lengths[document]))
+        return self.source(f"document {document}", int(self._lengths[document]))
 
 
 def _session(rng: np.random.Generator, corpus: _Corpus, number: int, arrival_s: float, config: AnnsConfig) -> Session:
@@ -108,7 +111,10 @@ def _session(rng: np.random.Generator, corpus: _Corpus, number: int, arrival_s: 
     first_s = max(0.3, float(RETRIEVAL_S.draw(rng, 1)[0] - gaps_s.sum()))
     times_s = arrival_s + config.time_scale * (first_s + np.cumsum([0.0, *gaps_s]))
 
-    template, question = _tokens_of(_TEMPLATE, 0, _TEMPLATE_TOKENS), _tokens_of(_QUESTION, number, _QUESTION_TOKENS)
+    template, question = (
+        corpus.source("template", _TEMPLATE_TOKENS),
+        corpus.source(f"question {name}", _QUESTION_TOKENS),
+    )
     events = [Event(arrival_s, name, "open", tokens=template, max_tokens=config.max_tokens, note=name)]
     shown = template
     for documents, at_s in zip(_versions(rng, corpus, versions, config.returns), times_s.tolist(), strict=True):
@@ -134,13 +140,6 @@ def _versions(rng: np.random.Generator, corpus: _Corpus, count: int, returns: fl
             refined.insert(rank, document)
         versions.append(refined[:_LIST_DOCUMENTS])
     return versions
-
-
-@lru_cache(maxsize=1 << 14)
-def _tokens_of(kind: int, number: int, count: int) -> tuple[int, ...]:
-    """Made-up tokens, the same whenever they are asked for."""
-    rng = np.random.default_rng([kind, number])
-    return tuple((_FIRST_TOKEN + rng.integers(0, _TOKENS, size=count)).tolist())
 
 
 def _common(old: tuple[int, ...], new: tuple[int, ...]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from s2l_jax.core.errors import InvalidArgument
 from workloads.generate.in_memory import trace_of
 from workloads.generate.marginals import LogNormal, poisson_arrivals, split
+from workloads.generate.tokens import TokenSource
 from workloads.trace import Event, Session, Trace
 
 QUERY_TOKENS = LogNormal.of_p50_p95(5749, 28372)
@@ -53,22 +54,35 @@ class CrawlerConfig:
             )
 
 
-def crawler_trace(config: CrawlerConfig) -> Trace:
-    """Draws a trace: `open` with the query's arrival, one `append` per chunk, `finish` with the last."""
+def crawler_trace(config: CrawlerConfig, source: TokenSource | None = None) -> Trace:
+    """Draws a trace: `open` with the query's arrival, one `append` per chunk, `finish` with the last.
+
+    Args:
+      config: how many of what size.
+      source: of the pages; None tells their sizes only, and whoever replays makes them up.
+    """
     rng = np.random.default_rng([config.seed, 1])
     arrivals_s = poisson_arrivals(rng, config.sessions, config.qps)
-    sessions = [_session(rng, f"c{number:04d}", at_s, config) for number, at_s in enumerate(arrivals_s.tolist())]
+    sessions = [
+        _session(rng, f"c{number:04d}", at_s, config, source) for number, at_s in enumerate(arrivals_s.tolist())
+    ]
     return trace_of(
         "crawler", "made up from the published statistics of Stream2LLM's crawler", asdict(config), sessions
     )
 
 
-def _session(rng: np.random.Generator, name: str, arrival_s: float, config: CrawlerConfig) -> Session:
+def _session(
+    rng: np.random.Generator, name: str, arrival_s: float, config: CrawlerConfig, source: TokenSource | None
+) -> Session:
     chunks = int(np.clip(round(CHUNKS_MEAN + CHUNKS_SIGMA * rng.standard_normal()), 1, CHUNKS_MAX))
     tokens = int(QUERY_TOKENS.draw(rng, 1)[0] * config.token_scale)
     sizes = split(rng, int(np.clip(tokens, 4 * CHUNKS_MAX, config.max_prompt_tokens)), chunks, _CHUNK_SIGMA)
     waits_s = np.concatenate([SEARCH_S.draw(rng, 1), GAP_S.draw(rng, chunks - 1)])  # the first chunk is the search
     times_s = arrival_s + config.time_scale * np.cumsum(waits_s)
     events = [Event(arrival_s, name, "open", max_tokens=config.max_tokens, note=name)]
-    events += [Event(at_s, name, "append", n_tokens=size) for at_s, size in zip(times_s.tolist(), sizes, strict=True)]
+    for number, (at_s, size) in enumerate(zip(times_s.tolist(), sizes, strict=True)):
+        if source is None:
+            events.append(Event(at_s, name, "append", n_tokens=size))
+        else:
+            events.append(Event(at_s, name, "append", tokens=source(f"{name} {number}", size)))
     return Session(name, (*events, Event(events[-1].t_s, name, "finish")))
