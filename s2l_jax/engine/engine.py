@@ -165,7 +165,7 @@ class JaxEngine:
         if loaded is not None:
             markers.append(loaded)
         copies = DeviceCopies(saved, loaded, start_s, loaded_s, predecessors)
-        return self._host.save(plan.saves, copies), loaded_s - from_s
+        return self._host.save(plan.saves, copies), loaded_s - from_s if plan.loads else 0.0
 
     def _check_copies(self, plan: StepPlan) -> None:
         self._host.check(plan.saves, plan.loads)

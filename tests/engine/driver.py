@@ -6,7 +6,7 @@ import numpy as np
 
 from s2l_jax.core.ids import SessionId, SlotId
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.plan import Chunk, Sample, SampledToken, StepPlan
+from s2l_jax.core.plan import LAST_SAMPLED, Chunk, Sample, SampledToken, StepPlan
 from s2l_jax.engine.protocol import Engine
 
 GREEDY = SamplingParams(logprobs=5)
@@ -68,3 +68,20 @@ def same_output(one: Stream, other: Stream) -> None:
         assert a.logprob is not None
         assert b.logprob is not None
         np.testing.assert_allclose([a.logprob, *(v for _, v in a.top)], [b.logprob, *(v for _, v in b.top)], atol=1e-4)
+
+
+def decode_ahead(engine: Engine, sequences: Sequence[Stream], steps: int, params: SamplingParams = GREEDY) -> None:
+    """As `decode`, but each step is submitted before the one before it is collected, so without knowing its tokens."""
+    for step in range(steps + 1):
+        if step < steps:
+            unknown = [len(sequence.tokens) - sequence.prompt_tokens < step for sequence in sequences]
+            for sequence, is_unknown in zip(sequences, unknown, strict=True):
+                if is_unknown:
+                    sequence.tokens.append(LAST_SAMPLED)
+            chunks = tuple(sequence.chunk(1) for sequence in sequences) if step else ()
+            engine.submit(StepPlan(step, chunks, tuple(sequence.sample(params) for sequence in sequences)))
+        if step:
+            for sequence, token in zip(sequences, engine.collect().tokens, strict=True):
+                sequence.sampled.append(token)
+                place = sequence.prompt_tokens + step - 1
+                sequence.tokens[place : place + 1] = [token.token_id]
