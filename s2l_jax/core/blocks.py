@@ -1,63 +1,114 @@
-"""The device block pool: which block is free and who holds the others."""
+"""The device block pool: which blocks are free, which are held, and which are kept for their content."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 from s2l_jax.core.ids import BlockId
+from s2l_jax.core.prefix_index import PrefixIndex
 
 
 class BlockPool:
     """A fixed number of equal blocks. Every operation is O(blocks moved).
 
-    Free blocks are handed out first in, first out, so a block that was just released is the last to be written again.
+    A block is free (without content), held (by one session, or by several that share it), or cached: nobody holds it,
+    but its content is in the index. Cached blocks are as good as free ones to whoever allocates: free blocks go first,
+    oldest first, so that a block just released is the last to be written again; then cached ones, the one that was
+    released first before the others.
+
+    Attributes:
+      index: names contents. Blocks in it must not be written.
     """
 
     def __init__(self, num_blocks: int) -> None:
         self.total = num_blocks
-        self._free: deque[BlockId] = deque(BlockId(i) for i in range(num_blocks))
-        self._is_held = bytearray(num_blocks)
+        self.index = PrefixIndex()
+        self._free: deque[int] = deque(range(num_blocks))
+        self._cached: OrderedDict[int, None] = OrderedDict()
+        self._refs = [0] * num_blocks
 
     @property
     def free(self) -> int:
-        """Blocks that nobody holds."""
+        """Blocks without content that nobody holds."""
         return len(self._free)
+
+    @property
+    def cached(self) -> int:
+        """Blocks with content that nobody holds."""
+        return len(self._cached)
+
+    @property
+    def available(self) -> int:
+        """Blocks that can be allocated."""
+        return len(self._free) + len(self._cached)
 
     @property
     def held(self) -> int:
         """Blocks that sessions hold."""
-        return self.total - len(self._free)
+        return self.total - self.available
+
+    def refs(self, block: int) -> int:
+        """How many hold a block."""
+        return self._refs[block]
 
     def allocate(self, count: int) -> list[BlockId]:
-        """Takes `count` free blocks.
+        """Takes `count` blocks; what was cached in them is forgotten.
 
         Raises:
-          RuntimeError: fewer are free; callers make room first.
+          RuntimeError: fewer are available; callers make room first.
         """
-        if count > len(self._free):
-            raise RuntimeError(f"{count} blocks wanted, {len(self._free)} of {self.total} free")
-        blocks = [self._free.popleft() for _ in range(count)]
-        for block in blocks:
-            self._is_held[block] = 1
+        if count > self.available:
+            raise RuntimeError(f"{count} blocks wanted, {self.available} of {self.total} available")
+        blocks = []
+        for _ in range(count):
+            if self._free:
+                block = self._free.popleft()
+            else:
+                block, _ = self._cached.popitem(last=False)
+                self.index.remove(block)
+            self._refs[block] = 1
+            blocks.append(BlockId(block))
         return blocks
 
+    def share(self, block: int) -> BlockId:
+        """Holds a block of the index, which somebody else may hold as well."""
+        if self._refs[block] == 0:
+            del self._cached[block]
+        self._refs[block] += 1
+        return BlockId(block)
+
     def release(self, blocks: Iterable[int]) -> None:
-        """Gives blocks back.
+        """Gives blocks back; the first one given back is the first one to lose its content.
 
         Raises:
           RuntimeError: a block is not held, so two owners believed that it was theirs.
         """
         for block in blocks:
-            if not self._is_held[block]:
+            if self._refs[block] == 0:
                 raise RuntimeError(f"block {block} released twice")
-            self._is_held[block] = 0
-            self._free.append(BlockId(block))
+            self._refs[block] -= 1
+            if self._refs[block] == 0:
+                if block in self.index:
+                    self._cached[block] = None
+                else:
+                    self._free.append(block)
+
+    def forget(self) -> None:
+        """Forgets all contents; what is held stays held."""
+        self.index.clear()
+        self._free.extend(self._cached)
+        self._cached.clear()
 
     def check_integrity(self, holders: Iterable[Iterable[int]]) -> None:
-        """Raises RuntimeError unless the holders' blocks and the free ones are all blocks, each exactly once."""
-        seen = sorted([*self._free, *(block for blocks in holders for block in blocks)])
-        if seen != list(range(self.total)):
-            raise RuntimeError(
-                f"pool of {self.total} does not add up: {len(self._free)} free, {len(seen)} accounted for"
-            )
-        if sum(self._is_held) != self.held:
-            raise RuntimeError(f"{sum(self._is_held)} blocks marked as held, {self.held} not free")
+        """Raises RuntimeError unless free, cached and held blocks are all blocks, and are held as often as counted."""
+        refs = [0] * self.total
+        for blocks in holders:
+            for block in blocks:
+                refs[block] += 1
+        if refs != self._refs:
+            wrong = [(block, have, want) for block, (have, want) in enumerate(zip(self._refs, refs, strict=True))]
+            raise RuntimeError(f"(block, counted, held) {[w for w in wrong if w[1] != w[2]]} do not fit")
+        unheld = sorted([*self._free, *self._cached])
+        if unheld != [block for block, count in enumerate(refs) if count == 0]:
+            raise RuntimeError(f"pool of {self.total} does not add up: {self.free} free, {self.cached} cached")
+        if any(block not in self.index for block in self._cached) or any(block in self.index for block in self._free):
+            raise RuntimeError("a cached block has no entry in the index, or a free one has")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from s2l_jax.core.errors import InvalidArgument
 
+PREEMPTION_MODES = ("auto", "recompute", "swap")
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
@@ -17,6 +19,14 @@ class SchedulerConfig:
       max_sessions: sessions that may be open at once; each has a row in the per-session device buffers.
       max_model_len: tokens of prompt and output together.
       policy: name in `s2l_jax.core.policy.POLICIES`.
+      host_blocks: slots of the host pool; 0 is without one.
+      preemption: what becomes of blocks that a session loses: `recompute` throws them away, `swap` copies them to the
+        host as long as it has room, `auto` does what costs less.
+      decode_gap_s: while somebody decodes, a step is not predicted to take longer than this, so that the gap between
+        two tokens is bounded; a prompt gets `min_chunk_tokens` all the same, so that it gets on.
+      partial_step_s: a step that serves only streams whose context is incomplete is not predicted to take longer than
+        this, so that a session which becomes complete does not wait long for it.
+      min_chunk_tokens: see above.
       eos_token_ids: tokens that end the output of sessions without `ignore_eos`.
       seed: where seeds of sessions that bring none are drawn from.
 
@@ -30,7 +40,12 @@ class SchedulerConfig:
     max_batch: int = 32
     max_sessions: int = 256
     max_model_len: int = 8192
-    policy: str = "fcfs"
+    policy: str = "s2l"
+    host_blocks: int = 0
+    preemption: str = "auto"
+    decode_gap_s: float = 0.2
+    partial_step_s: float = 0.1
+    min_chunk_tokens: int = 16
     eos_token_ids: frozenset[int] = frozenset()
     seed: int = 0
 
@@ -38,6 +53,17 @@ class SchedulerConfig:
         for name in ("num_blocks", "block_size", "token_budget", "max_batch", "max_sessions", "max_model_len"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.host_blocks < 0:
+            raise InvalidArgument(f"host_blocks is {self.host_blocks}, but must be 0 (no host pool) or more")
+        if self.preemption not in PREEMPTION_MODES:
+            raise InvalidArgument(
+                f"preemption is {self.preemption!r}, but must be one of {', '.join(PREEMPTION_MODES)}"
+            )
+        for name in ("decode_gap_s", "partial_step_s"):
+            if not getattr(self, name) > 0:
+                raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be above 0 seconds")
+        if self.min_chunk_tokens < 1:
+            raise InvalidArgument(f"min_chunk_tokens is {self.min_chunk_tokens}, but must be at least 1")
         if self.token_budget < self.max_batch:
             raise InvalidArgument(
                 f"token_budget ({self.token_budget}) is below max_batch ({self.max_batch}), so a full batch could not "

@@ -23,6 +23,9 @@ class StepShape(NamedTuple):
     decode_context_tokens: int = 0
 
 
+NO_WORK = StepShape()
+
+
 class CostModel(Protocol):
     """Predicts seconds for one (hardware, model, parallelism). Pure and fast: it is asked several times a step."""
 

@@ -35,7 +35,9 @@ class SessionStats:
       prompt_tokens: length of the context.
       output_tokens: tokens sampled.
       computed_tokens: prompt tokens ever computed, recomputation included.
-      reused_tokens: prompt tokens taken from KV that another session, or an earlier version of the context, computed.
+      reused_tokens: tokens whose KV another session, or an earlier version of the context, had computed.
+      restored_tokens: tokens whose KV came back from the host, or was still cached, after the session had lost it.
+      recomputed_tokens: tokens computed again after the session had lost their KV.
       invalidated_tokens: computed tokens that updates threw away.
       preemptions: how often the session lost blocks.
       ttft_open_s: from open to the first token, None before it.
@@ -46,6 +48,8 @@ class SessionStats:
     output_tokens: int
     computed_tokens: int
     reused_tokens: int
+    restored_tokens: int
+    recomputed_tokens: int
     invalidated_tokens: int
     preemptions: int
     ttft_open_s: float | None
@@ -71,19 +75,44 @@ class Output:
 
 @dataclass(slots=True)
 class Preemptions:
-    """Counts of evictions by what was done to the victim.
+    """Counts of evictions by what was done to the victim, and of the copies that came of it.
 
     Attributes:
-      swap: blocks copied to host.
-      recompute: blocks thrown away, to be computed again.
-      drop: blocks thrown away that a copy backs.
+      swap: evictions that copied blocks to the host.
+      recompute: evictions that threw blocks away, to be computed again.
+      drop: evictions of blocks that are all on the host already.
       tail: of all evictions, those that left the victim a prefix.
+      saved_blocks: blocks copied to the host by evictions.
+      backup_blocks: blocks copied to the host ahead of evictions.
+      loaded_blocks: blocks copied back.
+      copied_blocks: blocks copied within the device, to be written without harm to whoever shares them.
     """
 
     swap: int = 0
     recompute: int = 0
     drop: int = 0
     tail: int = 0
+    saved_blocks: int = 0
+    backup_blocks: int = 0
+    loaded_blocks: int = 0
+    copied_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostStats:
+    """Slots of the host pool.
+
+    Attributes:
+      total: size of the pool.
+      free: slots that hold nothing.
+      backups: slots whose content is on the device as well, or needed by no session now.
+      swapped: slots with the last copy of something that a session needs.
+    """
+
+    total: int = 0
+    free: int = 0
+    backups: int = 0
+    swapped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +121,20 @@ class SchedulerStats:
 
     Attributes:
       sessions: open sessions by state name.
-      free_blocks: device blocks that nobody holds.
+      free_blocks: device blocks without content.
+      cached_blocks: device blocks that nobody holds, whose content can be used again.
       held_blocks: device blocks that sessions hold.
       total_blocks: size of the pool.
+      host: the host pool.
       preemptions: evictions since the start.
       steps: steps planned since the start.
     """
 
     sessions: dict[str, int]
     free_blocks: int
+    cached_blocks: int
     held_blocks: int
     total_blocks: int
     steps: int
+    host: HostStats = field(default_factory=HostStats)
     preemptions: Preemptions = field(default_factory=Preemptions)

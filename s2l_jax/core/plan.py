@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from s2l_jax.core.costs import StepShape
+from s2l_jax.core.costs import NO_WORK, StepShape
 from s2l_jax.core.ids import BlockId, HostSlot, SessionId, SlotId
 from s2l_jax.core.params import SamplingParams
 
@@ -117,7 +117,7 @@ class StepPlan:
     saves: tuple[HostCopy, ...] = ()
     loads: tuple[HostCopy, ...] = ()
     copies: tuple[PageCopy, ...] = ()
-    shape: StepShape = StepShape()
+    shape: StepShape = NO_WORK
 
     @property
     def tokens(self) -> int:
@@ -153,6 +153,9 @@ class StepTiming(NamedTuple):
     load_s: float = 0.0
 
 
+NOT_TIMED = StepTiming()
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step gave.
@@ -165,4 +168,4 @@ class StepResult:
 
     plan: StepPlan
     tokens: tuple[SampledToken, ...]
-    timing: StepTiming = StepTiming()
+    timing: StepTiming = NOT_TIMED

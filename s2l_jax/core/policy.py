@@ -1,42 +1,110 @@
-"""Policies: who should run first. A policy is one function and one line in `POLICIES`."""
+"""Policies: who should run first. A policy is one function and one line in `POLICIES`.
 
-from typing import Protocol
+The first four order sessions exactly as the artifact of Stream2LLM does (design: "Workloads and replay"), so that
+results compare; sessions without work go last there, which here is no policy's concern. `s2l` is ours:
 
+- Complete sessions go before incomplete ones: only they have a user who waits for nothing but this server.
+- Among complete sessions, the one with the earliest *due time* goes first: the time its context was complete, plus
+  `STRETCH` times the seconds its remaining work takes. Short work overtakes long work (for the median), but only by so
+  much (for the tail): long work is never overtaken by anything that came later than `STRETCH` times its own length, so
+  nobody starves. A due time does not change with the clock, so ranks are stable and evictions cannot go in a circle.
+- A deadline that can still be met makes a session due no later than its last moment to start. One that cannot be met
+  any more counts for nothing: it would only make others late as well.
+- Priorities are strict. A tenant that has had more than its share of computing lately is due later by the excess.
+- Incomplete sessions are computed ahead in the order of their arrival: what arrived first is likely to be complete
+  first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from s2l_jax.core.costs import CostModel
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.session import Session
+from s2l_jax.core.tenants import TenantUsage
+
+STRETCH = 2.0
+
+type Rank = tuple[float, ...]
+type RankFunction = Callable[[Session], Rank]
 
 
-class Policy(Protocol):
-    """Ranks sessions: the smaller the key, the earlier the session gets tokens and the later it loses blocks.
-
-    Keys of two sessions are never equal, so ranks are a total order: the first session can take memory from every other
-    one and always gets on.
-    """
-
-    def __call__(self, session: Session) -> tuple[float, ...]:
-        """The session's key."""
-        ...
+def default_vllm(session: Session) -> Rank:
+    """Running sessions in the order they got memory, then waiting ones by arrival (artifact, `default_vllm`)."""
+    if session.admitted is None:
+        return (1, session.arrival)
+    return (0, session.admitted)
 
 
-def fcfs(session: Session) -> tuple[float, ...]:
-    """Complete sessions by arrival, then partial ones by arrival (Stream2LLM artifact, `fcfs`)."""
+def fcfs(session: Session) -> Rank:
+    """Complete sessions by arrival, then incomplete ones by arrival (artifact, `fcfs`)."""
     return (not session.is_final, session.arrival)
 
 
-def lcas(session: Session) -> tuple[float, ...]:
-    """Complete sessions by arrival of their last chunk, then partial ones likewise (Stream2LLM artifact, `lcas`)."""
+def lcas(session: Session) -> Rank:
+    """Complete sessions by arrival of their last chunk, then incomplete ones likewise (artifact, `lcas`)."""
     return (not session.is_final, session.last_event_s, session.arrival)
 
 
-POLICIES: dict[str, Policy] = {"fcfs": fcfs, "lcas": lcas}
+def mcps(session: Session) -> Rank:
+    """Most computed tokens first, then arrival (artifact, `mcps`)."""
+    return (-session.computed, session.arrival)
 
 
-def find_policy(name: str) -> Policy:
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How sessions are ranked: the smaller the rank, the earlier the turn and the later the loss of memory.
+
+    Ranks of two sessions are never equal, so they are a total order: the first session can take memory from every
+    other one and always gets on.
+
+    Attributes:
+      rank: the session's rank now.
+      note: to be called when a session's tokens or KV have changed by more than a decoded token.
+      streams_last: incomplete sessions get only what complete ones cannot use, in short steps, and take memory only
+        where that pays. Otherwise budget and memory go by rank alone, as in the artifact.
+    """
+
+    rank: RankFunction
+    note: Callable[[Session, float], None]
+    streams_last: bool
+
+
+def _plain(rank: RankFunction) -> Callable[[CostModel, TenantUsage], Policy]:
+    return lambda costs, usage: Policy(rank, lambda session, now_s: None, streams_last=False)
+
+
+def _s2l(costs: CostModel, usage: TenantUsage) -> Policy:
+    def note(session: Session, now_s: float) -> None:
+        if session.final_s is None:
+            session.rank = (True, -session.priority, session.arrival)
+            return
+        work_s = costs.recompute(max(0, session.remaining), session.computed)
+        due_s = session.final_s + STRETCH * work_s + usage.excess_s(session.tenant)
+        start_by_s = session.deadline_s - work_s
+        if now_s <= start_by_s < due_s:
+            due_s = start_by_s
+        session.rank = (False, -session.priority, due_s, session.arrival)
+
+    return Policy(attrgetter("rank"), note, streams_last=True)
+
+
+POLICIES: dict[str, Callable[[CostModel, TenantUsage], Policy]] = {
+    "s2l": _s2l,
+    "default_vllm": _plain(default_vllm),
+    "fcfs": _plain(fcfs),
+    "lcas": _plain(lcas),
+    "mcps": _plain(mcps),
+}
+
+
+def find_policy(name: str, costs: CostModel, usage: TenantUsage) -> Policy:
     """The policy of this name.
 
     Raises:
       InvalidArgument: there is none; the message lists those there are.
     """
     if name not in POLICIES:
-        raise InvalidArgument(f"policy is {name!r}, but must be one of {', '.join(sorted(POLICIES))}")
-    return POLICIES[name]
+        raise InvalidArgument(f"policy is {name!r}, but must be one of {', '.join(POLICIES)}")
+    return POLICIES[name](costs, usage)

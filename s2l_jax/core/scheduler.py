@@ -9,24 +9,34 @@ step reads has been written by then, and a block that changes hands in between i
 its old owner's step has run.
 """
 
+import math
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from s2l_jax.core.admission import Wish, admit
-from s2l_jax.core.blocks import BlockPool
+from s2l_jax.core.admission import Admitter
 from s2l_jax.core.config import SchedulerConfig
+from s2l_jax.core.costs import CostModel, PhysicalCosts
 from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from s2l_jax.core.eviction import Evictor
+from s2l_jax.core.gaps import GapEstimator
 from s2l_jax.core.ids import SessionId, SlotId
-from s2l_jax.core.outcome import Ack, Output, Preemptions, SchedulerStats, SessionStats
+from s2l_jax.core.memory import Memory
+from s2l_jax.core.outcome import Ack, HostStats, Output, SchedulerStats, SessionStats
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.plan import Chunk, Sample, SampledToken, StepPlan, StepResult
+from s2l_jax.core.plan import SampledToken, StepPlan, StepResult
 from s2l_jax.core.policy import find_policy
+from s2l_jax.core.queues import Queues
+from s2l_jax.core.reuse import claim_shared
 from s2l_jax.core.session import Session, SessionState
+from s2l_jax.core.step_builder import Flight, StepBuilder
+from s2l_jax.core.tenants import TenantUsage
 from s2l_jax.core.tokens import common_prefix
+
+MAX_IN_FLIGHT = 2
 
 Tokens = Sequence[int] | np.ndarray
 _NO_TOKENS = np.empty(0, np.int32)
@@ -35,16 +45,29 @@ _NO_TOKENS = np.empty(0, np.int32)
 class Scheduler:
     """Decides what an engine computes next. Not thread-safe: one caller at a time."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, costs: CostModel | None = None) -> None:
+        """Starts empty.
+
+        Args:
+          config: limits.
+          costs: of this hardware and model; None takes those of `PhysicalCosts`.
+
+        Raises:
+          InvalidArgument: there is no such policy.
+        """
         self.config = config
-        self._policy = find_policy(config.policy)
-        self._pool = BlockPool(config.num_blocks)
+        self.costs: CostModel = costs or PhysicalCosts()
+        self._usage = TenantUsage()
+        self._gaps = GapEstimator()
+        self._policy = find_policy(config.policy, self.costs, self._usage)
+        self._memory = Memory(config)
+        self._queues = Queues()
+        self._admitter = Admitter(config, self._policy, self.costs)
+        evictor = Evictor(config, self.costs, self._policy, self._memory, self._queues, self._gaps)
+        self._builder = StepBuilder(config, self.costs, self._policy, self._memory, self._queues, evictor, self._usage)
         self._free_slots = [SlotId(i) for i in reversed(range(config.max_sessions))]
         self._sessions: dict[SessionId, Session] = {}
-        self._runnable: dict[SessionId, Session] = {}
-        self._in_flight: tuple[Session, ...] | None = None
-        self._sampling: tuple[Session, ...] = ()
-        self._preemptions = Preemptions()
+        self._in_flight: deque[Flight] = deque()
         self._random = random.Random(config.seed)
         self._arrivals = 0
         self._steps = 0
@@ -52,9 +75,28 @@ class Scheduler:
     # Events
 
     def open(
-        self, session_id: SessionId, tokens: Tokens, params: SamplingParams, now_s: float, *, final: bool = False
+        self,
+        session_id: SessionId,
+        tokens: Tokens,
+        params: SamplingParams,
+        now_s: float,
+        *,
+        final: bool = False,
+        tenant: str = "",
+        priority: int = 0,
+        deadline_s: float | None = None,
     ) -> Ack:
         """Opens a session with the beginning of its context, which may be empty. Its sequence number is 1.
+
+        Args:
+          session_id: the caller's name for it.
+          tokens: int32 `[n]`.
+          params: how to sample.
+          now_s: the time.
+          final: the context is complete: a plain request.
+          tenant: whose it is. KV is never shared between tenants, and the default policy gives each its share.
+          priority: the default policy lets sessions of higher priority go first.
+          deadline_s: time by which the first token is wanted, on the clock of `now_s`.
 
         Raises:
           AlreadyExists: a session of this id is open.
@@ -67,8 +109,18 @@ class Scheduler:
             raise ResourceExhausted(f"all {self.config.max_sessions} sessions are in use: try again later")
         tokens = np.asarray(tokens, np.int32)
         self._check_length(len(tokens), params, final=final)
-        seed = self._random.getrandbits(63) if params.seed is None else params.seed
-        session = Session(session_id, self._free_slots.pop(), params, seed, self._arrivals, now_s)
+        session = Session(
+            session_id,
+            self._free_slots.pop(),
+            params,
+            seed=self._random.getrandbits(63) if params.seed is None else params.seed,
+            arrival=self._arrivals,
+            now_s=now_s,
+            block_size=self.config.block_size,
+            tenant=tenant,
+            priority=priority,
+            deadline_s=math.inf if deadline_s is None else deadline_s,
+        )
         self._arrivals += 1
         self._sessions[session_id] = session
         return self._apply(session, 0, tokens, now_s, final)
@@ -129,52 +181,97 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """True if a plan would not be None, memory permitting."""
-        return bool(self._runnable)
+        return bool(self._queues)
 
     def plan(self, now_s: float) -> StepPlan | None:
-        """Plans the next step and accounts for it as if it had run.
+        """Plans the next step and accounts for it as if it had run. One step may be in flight meanwhile.
 
         Returns:
-          The plan, or None if there is nothing to do. Its result goes to `commit`, or the plan to `fail`.
+          The plan, or None if there is nothing to do. Results go to `commit`, in the order of the plans, or a plan to
+          `fail`.
 
         Raises:
-          RuntimeError: a step is in flight.
+          RuntimeError: two steps are in flight.
         """
-        if self._in_flight is not None:
-            raise RuntimeError("plan() with a step in flight: commit or fail it first")
-        ranked = sorted(self._runnable.values(), key=self._policy)
-        decodes = sum(session.is_decode for session in ranked)
-        chunks, samples = self._acquire(admit(ranked, decodes, self.config))
-        if not chunks and not samples:
+        if len(self._in_flight) == MAX_IN_FLIGHT:
+            raise RuntimeError("plan() with two steps in flight: commit or fail the first one")
+        if not self._queues:
+            return None
+        self._usage.decay(now_s)
+        admission = self._admitter.admit(self._queues, self._memory.pool.available)
+        flight = self._builder.build(self._steps + 1, admission, now_s)
+        if flight.is_empty:
             return None
         self._steps += 1
-        chunks.sort(key=lambda chunk: len(chunk.tokens) > 1)
-        return StepPlan(self._steps, tuple(chunks), tuple(samples))
+        self._in_flight.append(flight)
+        return flight.plan
 
     def commit(self, result: StepResult, now_s: float) -> list[Output]:
-        """Takes the result of the step in flight: samples become output, finished sessions end.
+        """Takes the result of the oldest step in flight: samples become output, finished sessions end.
 
         Returns:
           One output for each sample whose session is still open.
         """
-        in_flight, sampling = self._land(result.plan)
+        flight = self._in_flight[0] if self._in_flight else None
+        if flight is None or flight.plan is not result.plan:
+            raise RuntimeError(f"step {result.plan.step_id} is not the oldest one in flight")
+        self._in_flight.popleft()
+        done = SessionState.DONE
+        for session in flight.sessions:
+            if session.state is not done:
+                self._memory.land(session)
         outputs = [
             self._accept(session, token, now_s)
-            for session, token in zip(sampling, result.tokens, strict=True)
-            if session.state is not SessionState.DONE
+            for session, token in zip(flight.sampling, result.tokens, strict=True)
+            if session.state is not done
         ]
-        for session in in_flight:
-            if session.state is not SessionState.DONE:
-                self._rest(session)
+        decodes = self._queues.decodes
+        for session in flight.sessions:
+            if session.state is not done and (
+                session.queue is not decodes or session.state is not SessionState.DECODING
+            ):
+                self._place(session, now_s)
         return outputs
 
     def fail(self, plan: StepPlan) -> list[SessionId]:
-        """Ends the sessions of a step that failed, since what their KV holds is unknown; returns their ids."""
-        in_flight, _ = self._land(plan)
-        failed = [session for session in in_flight if session.state is not SessionState.DONE]
-        for session in failed:
-            self._end(session)
-        return [session.id for session in failed]
+        """Ends the sessions of a step that failed. One that only got pages copied goes on without them.
+
+        A step planned after it may have read what this one should have written, so it fails as well: neither `commit`
+        nor `fail` may follow for it.
+
+        Returns:
+          Ids of the sessions that have ended.
+        """
+        if all(flight.plan is not plan for flight in self._in_flight):
+            raise RuntimeError(f"step {plan.step_id} is not in flight")
+        failed: list[SessionId] = []
+        flight = None
+        while flight is None or flight.plan is not plan:
+            flight = self._in_flight.pop()
+            self._memory.discard(flight.plan.saves)
+            rows = {row.session_id for row in (*flight.plan.chunks, *flight.plan.samples)}
+            for session in flight.sessions:
+                if session.state is SessionState.DONE:
+                    continue
+                if session.id in rows:
+                    failed.append(session.id)
+                    self._end(session)
+                else:
+                    self._memory.take_back(session)
+                    self._place(session, session.last_event_s)
+        return failed
+
+    def forget_kv(self) -> None:
+        """The device has lost all KV. Sessions stay, and compute or load theirs again.
+
+        Raises:
+          RuntimeError: a step is in flight; fail it first.
+        """
+        if self._in_flight:
+            raise RuntimeError("forget_kv() with a step in flight: fail it first")
+        self._memory.forget_device(self._sessions.values())
+        for session in self._sessions.values():
+            self._place(session, session.last_event_s)
 
     # Views
 
@@ -190,28 +287,27 @@ class Scheduler:
 
     def stats(self) -> SchedulerStats:
         """A snapshot of counts; O(open sessions)."""
-        preempted = self._preemptions
+        pool, host = self._memory.pool, self._memory.host
         return SchedulerStats(
             sessions=dict(Counter(session.state.value for session in self._sessions.values())),
-            free_blocks=self._pool.free,
-            held_blocks=self._pool.held,
-            total_blocks=self._pool.total,
+            free_blocks=pool.free,
+            cached_blocks=pool.cached,
+            held_blocks=pool.held,
+            total_blocks=pool.total,
             steps=self._steps,
-            preemptions=Preemptions(preempted.swap, preempted.recompute, preempted.drop, preempted.tail),
+            host=HostStats(self.config.host_blocks, self.config.host_blocks) if host is None else host.stats(),
+            preemptions=replace(self._memory.counters),
         )
 
     def check_integrity(self) -> None:
         """Raises RuntimeError unless blocks, slots and states add up. For tests and idle moments: O(pool)."""
-        self._pool.check_integrity(session.blocks.view.tolist() for session in self._sessions.values())
+        self._memory.check_integrity(self._sessions.values())
         slots = sorted([*self._free_slots, *(session.slot for session in self._sessions.values())])
         if slots != list(range(self.config.max_sessions)):
             raise RuntimeError(f"slots do not add up: {slots}")
-        in_flight = {id(session) for session in self._in_flight or ()}
         for session in self._sessions.values():
-            session.check_integrity(self.config.block_size, in_flight=id(session) in in_flight)
-            is_runnable = session.state in (SessionState.READY, SessionState.DECODING) and id(session) not in in_flight
-            if (session.id in self._runnable) != is_runnable:
-                raise RuntimeError(f"session {session.id} is {session.state}, but not so in the runnable set")
+            session.check_integrity()
+        self._queues.check_integrity(self._sessions.values())
 
     # How it is done
 
@@ -237,83 +333,33 @@ class Scheduler:
         session.invalidated += invalidated
         if kept < session.kept:
             session.kept = 0
-        self._keep_computed(session, kept)
-        session.tokens.truncate(kept)
+        if kept < len(session.tokens):
+            self._memory.abandon(session, kept)
+            session.keep_tokens(kept)
         session.tokens.extend(tail[kept - keep :])
         session.prompt_tokens = len(session.tokens)
-        session.last_event_s = now_s
+        session.max_length = session.prompt_tokens + session.params.max_tokens
+        if session.seq:
+            self._gaps.learn(now_s - session.last_event_s)
+        session.note_event(now_s)
         if final:
             session.is_final = True
             session.final_s = now_s
             if session.remaining == 0 and session.kept != session.prompt_tokens:
                 # All KV is there, but the last position's hidden state is not: an update cut the context short.
-                self._keep_computed(session, session.prompt_tokens - 1)
-        if session.state is not SessionState.RUNNING:
-            self._rest(session)
+                session.keep_computed(session.prompt_tokens - 1, self._memory.pool)
+        claim_shared(session, self._memory.pool, self._memory.host)
+        self._place(session, now_s)
         session.seq += 1
         ack = Ack(session.id, session.seq, session.prompt_tokens, kept, invalidated)
         session.last_ack = ack
         return ack
 
-    def _acquire(self, wishes: list[Wish]) -> tuple[list[Chunk], list[Sample]]:
-        chunks: list[Chunk] = []
-        samples: list[Sample] = []
-        in_flight: list[Session] = []
-        sampling: list[Session] = []
-        make_room = self._lazy_evictor()
-        for session, wanted in wishes:
-            tokens = self._acquire_blocks(session, wanted, make_room)
-            if tokens:
-                start, ids = session.advance(tokens)
-                chunks.append(Chunk(session.id, session.slot, start, ids, session.blocks.copy(0, len(session.blocks))))
-            may_sample = session.is_final and session.remaining == 0
-            if may_sample:
-                samples.append(_sample(session))
-                sampling.append(session)
-            if tokens or may_sample:
-                in_flight.append(session)
-                del self._runnable[session.id]
-                if session.state is SessionState.READY:
-                    session.move_to(SessionState.RUNNING)
-        if in_flight:
-            self._in_flight, self._sampling = tuple(in_flight), tuple(sampling)
-        return chunks, samples
-
-    def _acquire_blocks(self, session: Session, tokens: int, make_room: Callable[[int, Session], None]) -> int:
-        """Gets blocks for up to `tokens` more tokens; returns for how many."""
-        block_size = self.config.block_size
-        need = self.config.blocks_for(session.computed + tokens) - len(session.blocks)
-        if need > self._pool.free:
-            make_room(need, session)
-            need = min(need, self._pool.free)
-            tokens = min(tokens, (len(session.blocks) + need) * block_size - session.computed)
-        session.blocks.extend(self._pool.allocate(need))
-        return tokens
-
-    def _lazy_evictor(self) -> Callable[[int, Session], None]:
-        evictor: Evictor | None = None
-
-        def make_room(blocks: int, newcomer: Session) -> None:
-            nonlocal evictor
-            if evictor is None:
-                holders = self._sessions.values()
-                evictor = Evictor(holders, self._policy, self._pool, self.config.block_size, self._preemptions)
-            for victim in evictor.make_room(blocks, newcomer):
-                self._runnable[victim.id] = victim
-
-        return make_room
-
-    def _land(self, plan: StepPlan) -> tuple[tuple[Session, ...], tuple[Session, ...]]:
-        if self._in_flight is None or plan.step_id != self._steps:
-            raise RuntimeError(f"step {plan.step_id} is not in flight")
-        landed = self._in_flight, self._sampling
-        self._in_flight, self._sampling = None, ()
-        return landed
-
     def _accept(self, session: Session, token: SampledToken, now_s: float) -> Output:
         reason = self._finish_reason(session, token)
         if reason != "error":
             session.tokens.push(token.token_id)
+            session.pending -= 1
             if session.first_token_s is None:
                 session.first_token_s = now_s
         output = Output(session.id, token, reason, session.stats())
@@ -330,30 +376,13 @@ class Scheduler:
             return "stop"
         return "length" if session.output_tokens + 1 >= params.max_tokens else None
 
-    def _keep_computed(self, session: Session, tokens: int) -> None:
-        session.keep_computed(tokens, self.config.block_size, self._pool)
-
-    def _rest(self, session: Session) -> None:
-        """Puts a session that is in no step into the state its tokens ask for."""
-        state = session.resting_state()
-        if state is not session.state:
-            session.move_to(state)
-        if state is SessionState.WAITING_CONTEXT:
-            self._runnable.pop(session.id, None)
-        else:
-            self._runnable[session.id] = session
+    def _place(self, session: Session, now_s: float) -> None:
+        self._policy.note(session, now_s)
+        self._queues.place(session)
 
     def _end(self, session: Session) -> None:
+        self._memory.abandon(session, 0)
+        self._queues.remove(session)
         session.move_to(SessionState.DONE)
-        self._pool.release(session.blocks.truncate(0).tolist())
         self._free_slots.append(session.slot)
         del self._sessions[session.id]
-        self._runnable.pop(session.id, None)
-
-
-def _sample(session: Session) -> Sample:
-    position = len(session.tokens)
-    history = session.tokens.copy(0, position) if session.params.has_penalties else None
-    return Sample(
-        session.id, session.slot, session.params, session.seed, position, history, prompt_tokens=session.prompt_tokens
-    )

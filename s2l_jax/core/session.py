@@ -1,5 +1,7 @@
-"""One session: its tokens, how far they are computed, and the states it may be in (design: "Session semantics")."""
+"""One session: its tokens, where their KV is, and the states it may be in (design: "Session semantics")."""
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -8,6 +10,7 @@ import numpy as np
 from s2l_jax.core.blocks import BlockPool
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.ids import SessionId, SlotId
+from s2l_jax.core.keys import BlockKey, child_key, root_key
 from s2l_jax.core.outcome import Ack, SessionStats
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.tokens import Int32Buffer
@@ -18,7 +21,7 @@ class SessionState(StrEnum):
 
     WAITING_CONTEXT = "waiting_context"  # caught up, stream still open
     READY = "ready"  # tokens to compute, or a first token to sample
-    RUNNING = "running"  # context in the step in flight
+    RUNNING = "running"  # context, or the first sample, in a step in flight
     DECODING = "decoding"  # first token sampled, KV complete
     DONE = "done"
 
@@ -26,15 +29,18 @@ class SessionState(StrEnum):
 _S = SessionState
 TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
     _S.WAITING_CONTEXT: frozenset({_S.READY, _S.DONE}),
-    _S.READY: frozenset({_S.WAITING_CONTEXT, _S.RUNNING, _S.DONE}),
+    _S.READY: frozenset({_S.WAITING_CONTEXT, _S.RUNNING, _S.DECODING, _S.DONE}),
     _S.RUNNING: frozenset({_S.WAITING_CONTEXT, _S.READY, _S.DECODING, _S.DONE}),
-    _S.DECODING: frozenset({_S.READY, _S.DONE}),
+    _S.DECODING: frozenset({_S.READY, _S.RUNNING, _S.DONE}),
     _S.DONE: frozenset(),
 }
 
 
 class Session:
-    """Bookkeeping of one session; only the scheduler changes it.
+    """Bookkeeping of one session; only the scheduler and its parts change it.
+
+    KV positions: `landed <= computed`. What is computed has been planned; what has landed was planned in steps that
+    have been committed since, so its content may be shared.
 
     Attributes:
       id: the caller's name for it.
@@ -42,81 +48,165 @@ class Session:
       params: how it samples.
       seed: what its random draws depend on, besides the position.
       arrival: rank of its opening among all sessions.
-      tokens: prompt, then output.
+      tenant: whose it is; tenants share no KV.
+      priority: sessions of higher priority go first.
+      deadline_s: when its first token is wanted, infinite if no matter.
+      tokens: prompt, then output as far as it is known.
+      pending: tokens sampled in steps in flight, so not known yet; they follow `tokens`.
       prompt_tokens: length of the prompt.
-      computed: leading tokens whose KV exists once the step in flight has run.
+      max_length: tokens of prompt and output together, at most.
+      has_penalties: sampling needs all tokens before.
+      computed: leading tokens whose KV is on the device once the steps in flight have run.
+      landed: leading tokens whose KV is there for certain.
+      ends: for each step in flight that the session is in, the position up to which it computes.
       kept: the position up to which the hidden state kept in `slot` was computed, 0 if it is of no use. If it equals
-        `len(tokens)`, the next token can be sampled without running the model.
+        the number of tokens, the next one can be sampled without running the model.
+      lost: leading tokens whose KV the session has had; those past `computed` it has lost to evictions.
       blocks: block table; always `ceil(computed / block_size)` long.
       is_final: the context is complete.
+      knows_last: the device knows the token sampled last.
       seq: number of the last event applied.
       last_ack: its answer, given again if the event is repeated.
       last_event_s: when it came.
+      gap_s: estimate of the time between two of its events; 0 before there were two.
+      admitted: rank of its first block among all sessions that hold blocks, None if it holds none.
+      planned: the last step that it was planned in.
+      rank: what a policy may keep with it.
     """
 
     __slots__ = (
+        "_indexed",
+        "_keys",
+        "_table",
+        "admitted",
         "arrival",
+        "block_size",
         "blocks",
         "computed",
         "computed_total",
+        "deadline_s",
+        "ends",
         "final_s",
         "first_token_s",
+        "gap_s",
+        "has_penalties",
         "id",
         "invalidated",
         "is_final",
         "kept",
+        "knows_last",
+        "landed",
         "last_ack",
         "last_event_s",
+        "lost",
+        "max_length",
         "open_s",
         "params",
+        "pending",
+        "planned",
         "preemptions",
+        "priority",
         "prompt_tokens",
+        "queue",
+        "rank",
+        "recomputed",
+        "restored",
+        "reused",
+        "root",
         "seed",
         "seq",
         "slot",
         "state",
+        "tenant",
         "tokens",
     )
 
     def __init__(
-        self, session_id: SessionId, slot: SlotId, params: SamplingParams, seed: int, arrival: int, now_s: float
+        self,
+        session_id: SessionId,
+        slot: SlotId,
+        params: SamplingParams,
+        *,
+        seed: int,
+        arrival: int,
+        now_s: float,
+        block_size: int,
+        tenant: str = "",
+        priority: int = 0,
+        deadline_s: float = float("inf"),
     ) -> None:
         self.id = session_id
         self.slot = slot
         self.params = params
         self.seed = seed
         self.arrival = arrival
+        self.tenant = tenant
+        self.priority = priority
+        self.deadline_s = deadline_s
+        self.has_penalties = params.has_penalties
+        self.max_length = params.max_tokens
         self.state = SessionState.WAITING_CONTEXT
+        self.queue: dict[SessionId, Session] | None = None
         self.tokens = Int32Buffer()
+        self.pending = 0
         self.prompt_tokens = 0
+        self.block_size = block_size
         self.computed = 0
+        self.landed = 0
+        self.ends: deque[int] = deque()
         self.kept = 0
+        self.lost = 0
         self.blocks = Int32Buffer()
+        self._table: np.ndarray | None = None
+        self.root = root_key(tenant)
+        self._keys: list[BlockKey] = []
+        self._indexed = 0
         self.is_final = False
+        self.knows_last = False
         self.seq = 0
         self.last_ack: Ack | None = None
         self.last_event_s = now_s
+        self.gap_s = 0.0
         self.open_s = now_s
         self.final_s: float | None = None
         self.first_token_s: float | None = None
+        self.admitted: int | None = None
+        self.planned = 0
+        self.rank: tuple[float, ...] = ()
         self.computed_total = 0
+        self.reused = 0
+        self.restored = 0
+        self.recomputed = 0
         self.invalidated = 0
         self.preemptions = 0
 
+    # Tokens
+
+    @property
+    def length(self) -> int:
+        """Tokens known, and those that steps in flight are sampling."""
+        return len(self.tokens) + self.pending
+
     @property
     def output_tokens(self) -> int:
-        """Tokens sampled so far."""
+        """Tokens sampled so far, as far as they are known."""
         return len(self.tokens) - self.prompt_tokens
 
     @property
     def remaining(self) -> int:
         """Tokens still to run through the model."""
-        return len(self.tokens) - self.computed
+        return self.length - self.computed
 
     @property
-    def is_decode(self) -> bool:
-        """True if all that is left to compute is the token sampled last."""
-        return self.output_tokens > 0 and self.remaining == 1
+    def reach(self) -> int:
+        """Leading tokens that need not be run, should their KV be found somewhere.
+
+        All, if the hidden state of the last one is kept; else the last one must run for it.
+        """
+        known = len(self.tokens)
+        return known if self.kept == known else known - 1
+
+    # States
 
     def move_to(self, state: SessionState) -> None:
         """Changes the state.
@@ -129,23 +219,119 @@ class Session:
         self.state = state
 
     def resting_state(self) -> SessionState:
-        """The state that follows from tokens and computed while no step has the session in flight."""
-        if self.is_final:
-            return SessionState.DECODING if self.is_decode else SessionState.READY
-        return SessionState.READY if self.remaining else SessionState.WAITING_CONTEXT
+        """The state that follows from tokens, KV and steps in flight."""
+        if self.is_final and self.output_tokens and self.remaining <= 1:
+            return SessionState.DECODING
+        if self.ends:
+            return SessionState.RUNNING
+        return SessionState.READY if self.is_final or self.remaining else SessionState.WAITING_CONTEXT
 
-    def advance(self, count: int) -> tuple[int, np.ndarray]:
-        """Accounts for the next `count` tokens as computed; returns their first position and a copy of them."""
+    # KV
+
+    @property
+    def table(self) -> np.ndarray:
+        """The block table, int32; never changed once handed out."""
+        if self._table is None:
+            self._table = self.blocks.copy(0, len(self.blocks))
+        return self._table
+
+    def add_blocks(self, blocks: Sequence[int]) -> None:
+        """Adds blocks to the table's end."""
+        self.blocks.extend(blocks)
+        self._table = None
+
+    def key(self, index: int) -> BlockKey:
+        """Content key of a full block of known tokens; of none, at index -1, the tenant's root."""
+        keys = self._keys
+        while len(keys) <= index:
+            keys.append(child_key(keys[-1] if keys else self.root, self.block_tokens(len(keys))))
+        return keys[index] if index >= 0 else self.root
+
+    def block_tokens(self, index: int) -> bytes:
+        """Tokens of a block, int32 as bytes."""
+        start = index * self.block_size
+        return self.tokens.view[start : start + self.block_size].tobytes()
+
+    def hold_found(self, tokens: int) -> None:
+        """Accounts for KV that was found: `computed` goes on by `tokens`, which need not run."""
+        start = self.computed
+        self.computed = start + tokens
+        restored = max(0, min(self.computed, self.lost) - start)
+        self.restored += restored
+        self.reused += tokens - restored
+        self.lost = max(self.lost, self.computed)
+
+    def advance(self, count: int) -> int:
+        """Accounts for the next `count` tokens as computed by the step being planned; returns their first position."""
         start = self.computed
         self.computed = self.kept = start + count
         self.computed_total += max(0, min(self.computed, self.prompt_tokens) - start)
-        return start, self.tokens.copy(start, self.computed)
+        if start < self.lost:
+            self.recomputed += min(self.computed, self.lost) - start
+        self.lost = max(self.lost, self.computed)
+        return start
 
-    def keep_computed(self, tokens: int, block_size: int, pool: BlockPool) -> None:
-        """Forgets the KV past the first `tokens` tokens, if there is any, and gives its blocks back."""
-        if tokens < self.computed:
-            self.computed = tokens
-            pool.release(self.blocks.truncate(-(-tokens // block_size)).tolist())
+    def land(self) -> None:
+        """The oldest step in flight has run."""
+        end = self.ends.popleft()
+        self.landed = max(self.landed, end) if self.ends else self.computed
+
+    def index_landed(self, pool: BlockPool) -> list[tuple[int, BlockKey]]:
+        """Names the full blocks that have landed, so that others can share them; returns those newly named."""
+        named: list[tuple[int, BlockKey]] = []
+        full = min(self.landed, len(self.tokens)) // self.block_size
+        for index in range(self._indexed, full):
+            block = int(self.blocks.view[index])
+            if block not in pool.index and pool.index.add(
+                block, self.key(index - 1), self.key(index), self.block_tokens(index)
+            ):
+                named.append((block, self.key(index)))
+        self._indexed = max(self._indexed, full)
+        return named
+
+    def keep_computed(self, tokens: int, pool: BlockPool) -> None:
+        """Forgets the KV past the first `tokens` tokens, if there is any, and gives its blocks back.
+
+        What has landed in them stays cached. A block that holds tokens on both sides is not cut short if that would
+        spoil content: it is given back as well, and its beginning copied when the session goes on.
+        """
+        if tokens >= self.computed:
+            return
+        self.index_landed(pool)
+        last, rest = divmod(tokens, self.block_size)
+        in_place = rest > 0 and self.landed <= tokens and int(self.blocks.view[last]) not in pool.index
+        if self.landed % self.block_size and len(self.tokens) >= self.landed > tokens:
+            self._index_part(self.landed // self.block_size, pool)
+        self.computed = tokens if in_place else tokens - rest
+        self.landed = min(self.landed, self.computed)
+        self.ends = deque(min(end, self.computed) for end in self.ends)
+        kept_blocks = last + in_place
+        self._indexed = min(self._indexed, kept_blocks)
+        pool.release(reversed(self.blocks.truncate(kept_blocks).tolist()))
+        self._table = None
+        if not kept_blocks:
+            self.admitted = None
+
+    def _index_part(self, index: int, pool: BlockPool) -> None:
+        block = int(self.blocks.view[index])
+        if block not in pool.index:
+            tokens = self.tokens.view[index * self.block_size : self.landed].tobytes()
+            pool.index.add(block, self.key(index - 1), None, tokens)
+
+    def keep_tokens(self, tokens: int) -> None:
+        """Forgets the tokens past the first `tokens`; their KV has been forgotten before."""
+        self.tokens.truncate(tokens)
+        del self._keys[tokens // self.block_size :]
+        self.lost = min(self.lost, tokens)
+
+    # Events
+
+    def note_event(self, now_s: float) -> None:
+        """Learns how often events come."""
+        gap_s = now_s - self.last_event_s
+        self.last_event_s = now_s
+        if self.seq:
+            self.gap_s = gap_s if self.seq == 1 else 0.5 * (self.gap_s + gap_s)
 
     def is_repeat(self, seq: int) -> bool:
         """True if the event numbered `seq` has been applied; 0 stands for the next number.
@@ -165,20 +351,26 @@ class Session:
             return replace(self.last_ack, duplicate=True)
         return Ack(self.id, seq, self.prompt_tokens, self.prompt_tokens, 0, duplicate=True)
 
-    def check_integrity(self, block_size: int, *, in_flight: bool) -> None:
+    # Views
+
+    def check_integrity(self) -> None:
         """Raises RuntimeError unless counters, block table and state fit each other."""
         good = (
-            0 <= self.computed <= len(self.tokens)
-            and len(self.blocks) == -(-self.computed // block_size)
-            and self.kept <= len(self.tokens)
+            0 <= self.landed <= self.computed <= self.length
+            and len(self.blocks) == -(-self.computed // self.block_size)
+            and all(end <= self.computed for end in self.ends)
+            and (self.landed == self.computed or bool(self.ends))
+            and self.kept <= self.length
+            and self.computed <= max(self.lost, self.computed) <= self.length
             and 0 <= self.prompt_tokens <= len(self.tokens)
-            and (in_flight or self.state is self.resting_state())
-            and (self.state is not SessionState.RUNNING or in_flight)
+            and 0 <= self.pending <= len(self.ends)
+            and self.state is self.resting_state()
         )
         if not good:
             raise RuntimeError(
-                f"session {self.id} is inconsistent: {self.state}, {self.computed} of {len(self.tokens)} tokens "
-                f"computed, {len(self.blocks)} blocks of {block_size}, hidden state of {self.kept}"
+                f"session {self.id} is inconsistent: {self.state}, {self.computed} of {self.length} tokens computed, "
+                f"{self.landed} landed, {self.lost} lost, ends {list(self.ends)}, {len(self.blocks)} blocks of "
+                f"{self.block_size}, hidden state of {self.kept}"
             )
 
     def stats(self) -> SessionStats:
@@ -188,7 +380,9 @@ class Session:
             prompt_tokens=self.prompt_tokens,
             output_tokens=self.output_tokens,
             computed_tokens=self.computed_total,
-            reused_tokens=0,
+            reused_tokens=self.reused,
+            restored_tokens=self.restored,
+            recomputed_tokens=self.recomputed,
             invalidated_tokens=self.invalidated,
             preemptions=self.preemptions,
             ttft_open_s=None if first is None else first - self.open_s,

@@ -1,0 +1,97 @@
+"""The prefix index: which block holds the KV of which tokens behind which prefix.
+
+It is a tree, whose nodes are blocks and whose edges are content keys (`s2l_jax.core.keys`). A full block is found by
+its own key, in O(1). A block that matches only in part, because it is not full or goes on differently, is found among
+the children of its parent: whoever needs its first tokens copies it. A hit is always compared with the tokens.
+"""
+
+from itertools import islice
+
+import numpy as np
+
+from s2l_jax.core.keys import BlockKey
+from s2l_jax.core.tokens import common_prefix
+
+_MOST_COMPARED = 8
+
+
+class PrefixIndex:
+    """Names blocks by content. A block has at most one entry, a full content at most one block."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[BlockKey, int] = {}
+        self._children: dict[BlockKey, dict[int, None]] = {}
+        self._entries: dict[int, tuple[BlockKey, BlockKey | None, bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, block: int) -> bool:
+        return block in self._entries
+
+    def add(self, block: int, parent: BlockKey, key: BlockKey | None, tokens: bytes) -> bool:
+        """Names a block that has no entry yet.
+
+        Args:
+          block: it must not be written while it is in here.
+          parent: key of the block before it.
+          key: its own key, None if it is not full.
+          tokens: int32, as bytes.
+
+        Returns:
+          False, and nothing has changed, if another block holds the same full content.
+        """
+        if key is not None:
+            if key in self._blocks:
+                return False
+            self._blocks[key] = block
+        self._entries[block] = parent, key, tokens
+        self._children.setdefault(parent, {})[block] = None
+        return True
+
+    def remove(self, block: int) -> None:
+        """Forgets a block, if it has an entry."""
+        entry = self._entries.pop(block, None)
+        if entry is None:
+            return
+        parent, key, _ = entry
+        if key is not None:
+            del self._blocks[key]
+        siblings = self._children[parent]
+        del siblings[block]
+        if not siblings:
+            del self._children[parent]
+
+    def find(self, parent: BlockKey, key: BlockKey, tokens: bytes) -> int | None:
+        """The block of this full content, or None."""
+        block = self._blocks.get(key)
+        if block is None or self._entries[block] != (parent, key, tokens):
+            return None
+        return block
+
+    def find_part(self, parent: BlockKey, tokens: np.ndarray) -> tuple[int, int]:
+        """The block behind `parent` that begins with most of `tokens`.
+
+        Args:
+          parent: key of the block before.
+          tokens: int32, fewer than a block or more.
+
+        Returns:
+          The block and how many tokens match; `(-1, 0)` if none does. Only the youngest few are compared.
+        """
+        best, matched = -1, 0
+        for block in islice(reversed(self._children.get(parent, ())), _MOST_COMPARED):
+            common = common_prefix(np.frombuffer(self._entries[block][2], np.int32), tokens)
+            if common > matched:
+                best, matched = block, common
+        return best, matched
+
+    def entry(self, block: int) -> tuple[BlockKey, BlockKey | None, bytes] | None:
+        """Parent, key (None if not full) and tokens of a block, or None if it has no entry."""
+        return self._entries.get(block)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._blocks.clear()
+        self._children.clear()
+        self._entries.clear()

@@ -1,0 +1,293 @@
+"""Builds one step: gives admitted sessions their blocks and writes down what the engine must do."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from s2l_jax.core.admission import Admission
+from s2l_jax.core.config import SchedulerConfig
+from s2l_jax.core.costs import CostModel, StepShape
+from s2l_jax.core.eviction import Evictor
+from s2l_jax.core.ids import BlockId
+from s2l_jax.core.memory import Memory
+from s2l_jax.core.plan import LAST_SAMPLED, Chunk, HostCopy, PageCopy, Sample, StepPlan
+from s2l_jax.core.policy import Policy
+from s2l_jax.core.queues import Queues
+from s2l_jax.core.reuse import claim_shared, find_part, on_host, plan_restore
+from s2l_jax.core.session import Session
+from s2l_jax.core.tenants import TenantUsage
+
+_LAST = np.array([LAST_SAMPLED], np.int32)
+_LAST.flags.writeable = False
+_BACK_UP_SHARE = 0.5
+_WORTH_SHARE = 0.5
+
+
+class Flight(NamedTuple):
+    """A step on its way.
+
+    Attributes:
+      plan: what the engine does.
+      sessions: all that are in it.
+      sampling: those that are sampled, in the order of the plan's samples.
+    """
+
+    plan: StepPlan
+    sessions: list[Session]
+    sampling: list[Session]
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing to do."""
+        return not (self.sessions or self.plan.saves)
+
+
+class StepBuilder:
+    """Builds the steps of one scheduler, one after the other."""
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        costs: CostModel,
+        policy: Policy,
+        memory: Memory,
+        queues: Queues,
+        evictor: Evictor,
+        usage: TenantUsage,
+    ) -> None:
+        self._config = config
+        self._costs = costs
+        self._policy = policy
+        self._memory = memory
+        self._queues = queues
+        self._evictor = evictor
+        self._usage = usage
+        self._admitted = 0
+        self._start(0, Admission([], [], [], 0, 0, 0), 0.0)
+
+    def build(self, step_id: int, admission: Admission, now_s: float) -> Flight:
+        """Plans a step and accounts for it as if it had run; it may turn out empty."""
+        self._start(step_id, admission, now_s)
+        decodes, prompts = admission.decodes, admission.prompts
+        likely = len(decodes) + self._budget_tokens // self._config.block_size + 2 * min(len(prompts), self._room)
+        for session in admission.ready[: self._room]:
+            self._run(session)
+        if likely <= self._memory.pool.available:
+            self._decode(decodes)
+            for session in prompts:
+                if not (self._room and self._budget_tokens):
+                    break
+                self._run(session)
+        else:
+            self._run_by_rank(decodes, prompts)
+        return Flight(self._finish(), self._sessions, self._sampling)
+
+    def _start(self, step_id: int, admission: Admission, now_s: float) -> None:
+        self._step_id = step_id
+        self._now_s = now_s
+        self._budget_tokens = admission.budget_tokens
+        self._room = admission.room
+        self._spare_blocks = admission.spare_blocks
+        self._is_alone = len(admission.prompts) == 1 and not admission.decodes
+        self._decoding: list[Chunk] = []
+        self._chunks: list[Chunk] = []
+        self._samples: list[Sample] = []
+        self._saves: list[HostCopy] = []
+        self._loads: list[HostCopy] = []
+        self._copies: list[PageCopy] = []
+        self._sources: list[int] = []
+        self._sessions: list[Session] = []
+        self._sampling: list[Session] = []
+        self._attended_tokens = 0.0
+        self._contexts = 0
+
+    def _finish(self) -> StepPlan:
+        """Puts the parts together; with the time that is left on the link, streams are backed up."""
+        chunks = self._chunks
+        if len(chunks) > 1 or (chunks and len(chunks[0].tokens) == 1):
+            self._decoding += [chunk for chunk in chunks if len(chunk.tokens) == 1]
+            self._chunks = chunks = [chunk for chunk in chunks if len(chunk.tokens) > 1]
+        shape = StepShape(
+            sum(len(chunk.tokens) for chunk in chunks), self._attended_tokens, len(self._decoding), self._contexts
+        )
+        if self._memory.host is not None:
+            if self._decoding or chunks:
+                self._back_up(shape)
+            self._memory.host.settle()
+        if self._sources:
+            self._memory.pool.release(self._sources)
+        return StepPlan(
+            self._step_id,
+            (*self._decoding, *chunks),
+            tuple(self._samples),
+            tuple(self._saves),
+            tuple(self._loads),
+            tuple(self._copies),
+            shape,
+        )
+
+    def _back_up(self, shape: StepShape) -> None:
+        one_s, two_s = self._costs.swap_out(1), self._costs.swap_out(2)
+        free_s = _BACK_UP_SHARE * self._costs.step(shape) - self._costs.swap_out(len(self._saves)) - one_s
+        if free_s > 0:
+            most = int(free_s / (two_s - one_s)) if two_s > one_s else self._config.num_blocks
+            self._saves += self._memory.back_up(most)
+
+    def _run_by_rank(self, decodes: list[Session], prompts: list[Session]) -> None:
+        """Memory is short: who ranks first gets it first, and may take it from those whose turn is later."""
+        for session in sorted([*decodes, *prompts], key=self._policy.rank):
+            if session.queue is self._queues.decodes:
+                self._decode([session])
+            elif session.queue is not None and self._room and self._budget_tokens:
+                self._run(session)
+
+    def _decode(self, sessions: list[Session]) -> None:
+        """One token each. This is what runs most often, so it does by hand what `Session.advance` does."""
+        size, step_id, decodes = self._config.block_size, self._step_id, self._queues.decodes
+        for session in sessions:
+            start = session.computed
+            if session.queue is not decodes or (start == len(session.blocks) * size and not self._grow(session, 1)):
+                continue
+            end = start + 1
+            tokens = _LAST if session.knows_last else session.tokens.copy(start, end)
+            self._decoding.append(Chunk(session.id, session.slot, start, tokens, session.table))
+            if start < session.lost:
+                session.recomputed += 1
+            else:
+                session.lost = end
+            session.computed = session.kept = end
+            session.ends.append(end)
+            session.planned = step_id
+            self._contexts += start
+            self._sessions.append(session)
+            self._sample(session, end)
+            if end + 1 >= session.max_length or session.has_penalties:
+                self._queues.place(session)
+
+    def _run(self, session: Session) -> None:
+        """A prompt: finds what KV there is, then computes as far as the budget goes, then samples if that was all."""
+        memory = self._memory
+        before, actions = session.computed, len(self._loads) + len(self._copies) + len(self._chunks)
+        claim_shared(session, memory.pool, memory.host)
+        front = self._restore(session)
+        if not front:
+            self._copy_part(session)
+            self._compute(session, session.remaining)
+        may_sample = session.is_final and session.remaining == 0
+        if may_sample or len(self._loads) + len(self._copies) + len(self._chunks) > actions:
+            session.ends.append(session.computed)
+            session.planned = self._step_id
+            self._sessions.append(session)
+            self._room -= 1
+            if may_sample:
+                self._sample(session, session.length)
+        if may_sample or session.computed != before:
+            self._policy.note(session, self._now_s)
+            self._queues.place(session)
+
+    def _compute(self, session: Session, wanted: int) -> None:
+        wanted = min(wanted, self._budget_tokens)
+        tokens = self._grow(session, wanted) if wanted else 0
+        if tokens:
+            self._budget_tokens -= tokens
+            self._usage.charge(session.tenant, self._costs.recompute(tokens, session.computed))
+            start = session.advance(tokens)
+            ids = session.tokens.copy(start, start + tokens)
+            self._chunks.append(Chunk(session.id, session.slot, start, ids, session.table))
+            if tokens == 1:
+                self._contexts += start
+            else:
+                self._attended_tokens += tokens * (start + tokens / 2)
+
+    def _sample(self, session: Session, position: int) -> None:
+        history = session.tokens.copy(0, position) if session.has_penalties else None
+        self._samples.append(
+            Sample(session.id, session.slot, session.params, session.seed, position, history, session.prompt_tokens)
+        )
+        self._sampling.append(session)
+        session.pending += 1
+        session.knows_last = True
+
+    # Memory
+
+    def _restore(self, session: Session) -> bool:
+        """Loads what the host has; True if the front of it is computed meanwhile, which is all for this step."""
+        host = self._memory.host
+        run = on_host(session, host) if host is not None else 0
+        if host is None or not run:
+            return False
+        forced = self._config.preemption == "swap"
+        front, back = plan_restore(session, run, self._budget_tokens, self._costs, forced=forced, alone=self._is_alone)
+        if front:
+            self._compute(session, front * session.block_size)
+            if session.computed % session.block_size:  # there was no room for the front, let alone for the back
+                return True
+            back = min(back, (session.reach - session.computed) // session.block_size)
+        first = session.computed // session.block_size
+        keys = [session.key(index) for index in range(first, first + back)]
+        slots = [host.take(key) for key in keys]
+        worth_s = self._costs.swap_in(back) / max(1, back)
+        blocks = self._take(session, back, worth_s)
+        for key in keys[len(blocks) :]:
+            host.promote(key)
+        self._loads += [HostCopy(block, *slot) for block, slot in zip(blocks, slots, strict=False)]
+        self._memory.counters.loaded_blocks += len(blocks)
+        session.add_blocks(blocks)
+        session.hold_found(len(blocks) * session.block_size)
+        return front > 0
+
+    def _copy_part(self, session: Session) -> None:
+        """Copies the beginning of a block that goes on differently."""
+        pool = self._memory.pool
+        source, tokens = find_part(session, pool)
+        if not tokens:
+            return
+        self._sources.append(pool.share(source))
+        target = self._take(session, 1, self._costs.recompute(tokens, session.computed))
+        if target:
+            self._copies.append(PageCopy(BlockId(source), target[0]))
+            self._memory.counters.copied_blocks += 1
+            session.add_blocks(target)
+            session.hold_found(tokens)
+
+    def _grow(self, session: Session, tokens: int) -> int:
+        """Gets blocks for up to `tokens` more tokens; returns for how many."""
+        size = self._config.block_size
+        held = len(session.blocks)
+        need = -(-(session.computed + tokens) // size) - held
+        if need > 0:
+            worth_s = 0.0 if session.is_final else self._costs.recompute(tokens, session.computed) / need
+            session.add_blocks(self._take(session, need, worth_s))
+            tokens = min(tokens, len(session.blocks) * size - session.computed)
+        return tokens
+
+    def _take(self, session: Session, blocks: int, worth_s: float) -> list[BlockId]:
+        """Allocates up to `blocks` blocks, and evicts for them where that is allowed and pays.
+
+        Args:
+          session: for whom.
+          blocks: wanted.
+          worth_s: what a block saves an incomplete session; a complete one takes what it needs.
+        """
+        pool = self._memory.pool
+        has_limit = self._policy.streams_last and not session.is_final
+        usable = max(0, min(pool.available, self._spare_blocks)) if has_limit else pool.available
+        if blocks > usable:
+            before = pool.available
+            self._saves += self._evictor.make_room(
+                before + blocks - usable,
+                session,
+                self._step_id,
+                self._now_s,
+                hidden_s=self._costs.recompute(self._config.min_chunk_tokens, session.computed),
+                worth_s=_WORTH_SHARE * worth_s if has_limit else math.inf,
+            )
+            usable += pool.available - before
+        taken = pool.allocate(min(blocks, usable))
+        if has_limit:
+            self._spare_blocks -= len(taken)
+        if taken and session.admitted is None:
+            self._admitted += 1
+            session.admitted = self._admitted
+        return taken
