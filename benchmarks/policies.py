@@ -12,7 +12,7 @@ it at P50, P95 or P99 is red. Sessions are made up from the published statistics
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from s2l_jax.core.config import SchedulerConfig
+from s2l_jax.core.config import PREEMPTION_MODES, SchedulerConfig
 from s2l_jax.core.costs import PhysicalCosts
 from s2l_jax.core.policy import POLICIES
 from s2l_jax.core.scheduler import Scheduler
@@ -161,21 +161,19 @@ def loads(
 
 def run(load: Load, mode: Mode, policy: str, preemption: str, host: float, extra: dict[str, Any]) -> Cell:
     machine = MACHINES[load.machine]
-    wanted = {
-        "num_blocks": load.pool_blocks,
-        "token_budget": machine.token_budget,
-        "max_batch": machine.max_batch,
-        "max_sessions": len(load.planned[mode]),
-        "max_model_len": machine.max_prompt_tokens + machine.max_tokens,
-        "policy": policy,
-        "host_blocks": int(host * load.pool_blocks),
-        "preemption": preemption,
-        **extra,
-    }
-    known = {field.name for field in fields(SchedulerConfig)}
-    config = SchedulerConfig(**{name: value for name, value in wanted.items() if name in known})
+    config = SchedulerConfig(
+        num_blocks=load.pool_blocks,
+        token_budget=machine.token_budget,
+        max_batch=machine.max_batch,
+        max_sessions=len(load.planned[mode]),
+        max_model_len=machine.max_prompt_tokens + machine.max_tokens,
+        policy=policy,
+        host_blocks=int(host * load.pool_blocks),
+        preemption=preemption,
+    )
+    scheduler = Scheduler(replace(config, **extra), machine.costs)
     began_s = time.perf_counter()
-    result = simulate(load.planned[mode], Scheduler(config), machine.costs, plan_at=1.0)
+    result = simulate(load.planned[mode], scheduler, machine.costs)
     took_s = time.perf_counter() - began_s
     rows = result.measured.sessions
     return Cell(
@@ -252,7 +250,14 @@ def parse_extra(pairs: Sequence[str]) -> dict[str, Any]:
 @click.option("--workload", "workloads", multiple=True, type=click.Choice(sorted(TRACES)), help="[default: all]")
 @click.option("--policy", "policies", multiple=True, type=click.Choice(sorted(POLICIES)), help="[default: all]")
 @click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="[default: all]")
-@click.option("--preemption", "preemptions", multiple=True, default=("auto",), show_default=True)
+@click.option(
+    "--preemption",
+    "preemptions",
+    multiple=True,
+    type=click.Choice(PREEMPTION_MODES),
+    default=("auto",),
+    show_default=True,
+)
 @click.option("--pool", "pools", multiple=True, type=click.Choice(sorted(POOLS)), help="[default: all]")
 @click.option("--qps", multiple=True, type=float, help="[default: two per machine and workload]")
 @click.option("--sessions", default=300, show_default=True)

@@ -76,7 +76,22 @@ def test_eviction_is_simulated_too():
     rows = {row.session: row for row in result.measured.sessions}
     assert rows["a"].preemptions == 1
     assert rows["a"].computed_tokens > 32
+    assert rows["a"].recomputed_tokens == rows["a"].computed_tokens - 32
     assert rows["b"].ttft_final_s == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    "plan_at, arrival_s, ttft_s",
+    [
+        (1.0, 3.5, 4.9),  # planned at 4.2 s with the rest of the budget for a: done at 8.4 s
+        (0.7, 2.9, 5.5),  # just before the second step is planned at 2.94 s: likewise
+        (0.7, 3.5, 6.2),  # too late for the second step, whose 32 tokens are a's: done at 8.4 + 1.3 s
+    ],
+)
+def test_a_step_is_planned_while_the_one_before_runs(plan_at, arrival_s, ttft_s):
+    patient = replace(CONFIG, num_blocks=128, max_model_len=256, partial_step_s=100.0)
+    result = run(session("a", (0.0, 64), (50.0, 1)), session("b", (arrival_s, 3)), plan_at=plan_at, config=patient)
+    assert ttft_final_s(result)[1] == pytest.approx(ttft_s)
 
 
 def test_what_the_scheduler_refuses_is_a_row_with_an_error():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
 
-from s2l_jax.core.costs import CostModel, StepShape
+from s2l_jax.core.costs import CostModel
 from s2l_jax.core.errors import InternalError, InvalidArgument, S2LError
 from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Output, SessionStats
@@ -136,7 +136,7 @@ class _Simulation:
     def _timing(self, plan: StepPlan) -> StepTiming:
         computes = bool(plan.chunks or plan.samples)
         return StepTiming(
-            compute_s=self.costs.step(_shape(plan)) if computes else 0.0,
+            compute_s=self.costs.step(plan.shape) if computes else 0.0,
             save_s=self.costs.swap_out(len(plan.saves)),
             load_s=self.costs.swap_in(len(plan.loads)),
         )
@@ -233,16 +233,3 @@ def _fold_stats(row: SessionRow, stats: SessionStats) -> None:
         if not name.startswith("ttft"):
             setattr(row, name, value)
     row.server_ttft_final_s, row.server_ttft_open_s = stats.ttft_final_s, stats.ttft_open_s
-
-
-def _shape(plan: StepPlan) -> StepShape:
-    if plan.shape != StepShape():
-        return plan.shape
-    long = [chunk for chunk in plan.chunks if len(chunk.tokens) > 1]
-    short = [chunk for chunk in plan.chunks if len(chunk.tokens) == 1]
-    return StepShape(
-        sum(len(chunk.tokens) for chunk in long),
-        sum(len(chunk.tokens) * (chunk.start + len(chunk.tokens) / 2) for chunk in long),
-        len(short),
-        sum(chunk.start for chunk in short),
-    )

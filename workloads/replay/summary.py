@@ -74,6 +74,7 @@ def summarise(
       extra: more to keep, such as the server's use of the processor.
     """
     rows = measured.sessions
+    counts = {name: count - before.preemptions.get(name, 0) for name, count in after.preemptions.items()}
     return {
         "requests": len(rows),
         "completed": sum(row.completed for row in rows),
@@ -91,9 +92,10 @@ def summarise(
         "tokens_computed": _total(rows, "computed_tokens"),
         "tokens_reused": _total(rows, "reused_tokens"),
         "tokens_invalidated": _total(rows, "invalidated_tokens"),
-        "preemptions": {
-            kind: after.preemptions.get(kind, 0) - before.preemptions.get(kind, 0) for kind in PREEMPTION_KINDS
-        },
+        "tokens_restored": _total(rows, "restored_tokens"),
+        "tokens_recomputed": _total(rows, "recomputed_tokens"),
+        "preemptions": {kind: counts.get(kind, 0) for kind in PREEMPTION_KINDS},
+        "copied_blocks": {name: count for name, count in counts.items() if name not in PREEMPTION_KINDS},
         "engine_steps": after.steps - before.steps,
         **asdict(info),
         "client": {"s2l": version("s2l-jax"), "python": platform.python_version(), "machine": platform.platform()},

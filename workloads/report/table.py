@@ -66,6 +66,8 @@ _FIGURES: tuple[tuple[str, str, _Format, bool], ...] = (
     ("prompt tokens computed", "tokens_computed", _format_count, True),
     ("prompt tokens reused", "tokens_reused", _format_count, False),
     ("prompt tokens invalidated", "tokens_invalidated", _format_count, False),
+    ("tokens restored after an eviction", "tokens_restored", _format_count, False),
+    ("tokens computed again after an eviction", "tokens_recomputed", _format_count, False),
     ("preemptions: swap", "preemptions.swap", _format_count, False),
     ("preemptions: recompute", "preemptions.recompute", _format_count, False),
     ("preemptions: of a tail", "preemptions.tail", _format_count, False),
