@@ -212,9 +212,9 @@ class FakeEngine:
         if wrong.any():
             position = int(wrong.argmax())
             block = blocks[position // self.block_size]
-            raise BadPlan(f"{who}: position {position} in block {block} does not hold KV of its context")
+            raise BadPlan(f"{who}: block {block} does not hold the KV of position {position}")
         strange = self.owners[blocks].reshape(-1)[:count] != self._tenant(context.tenant)
-        require(not strange.any(), f"{who}: KV of another tenant than {context.tenant!r} in {blocks}")
+        require(not strange.any(), f"{who}: holds KV of another tenant")
 
     def _move_pages(self, plan: StepPlan) -> None:
         for copy in plan.saves:

@@ -1,32 +1,67 @@
 """The law as a hypothesis state machine, for any engine.
 
-Whatever the interleaving of events, steps, preemptions and cancellations, each session's output equals what a fresh
-engine gives for the final context at once, and after every move all pools add up. A subclass brings the engine and the
-reference.
+Whatever the interleaving of events, steps, preemptions, swaps, cache hits, failures and cancellations, each session's
+output equals what a fresh engine gives for the final context at once, and after every move all pools add up. A subclass
+brings the device and the reference; `tests.law_run.Run` makes the moves and checks them.
 """
 
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from s2l_jax.core.config import SchedulerConfig
-from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
-from s2l_jax.core.ids import SessionId
+from s2l_jax.core.config import PREEMPTION_MODES, SchedulerConfig
+from s2l_jax.core.costs import PhysicalCosts
+from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.plan import StepPlan, StepResult
 from s2l_jax.core.policy import POLICIES
-from s2l_jax.core.scheduler import Scheduler
-from s2l_jax.core.session import SessionState
+from tests.law_run import Device, Run, Stream
 
 MAX_MODEL_LEN = 48
-MAX_TOKENS = 5
+MAX_TOKENS = (1, 2, 3, 5, 10)
+STOPS = frozenset(range(0, 256, 4))
+EOS = frozenset(range(1, 256, 8))
 # Pieces are prefixes of a few fixed texts, so that contexts share prefixes of any length and pools fill up quickly.
 TEXTS = np.random.default_rng(0).integers(0, 4, (4, 40)).tolist()
-TOKENS = st.builds(lambda text, length: text[:length], st.sampled_from(TEXTS), st.integers(0, 40))
+LENGTHS = [0, 1, 3, 4, 7, 8, 12, 13, 16, 21, 27, 32, 38, 40]
+TOKENS = st.builds(lambda text, length: text[:length], st.sampled_from(TEXTS), st.sampled_from(LENGTHS))
+COSTS = {
+    "as they are": PhysicalCosts(),
+    "swap is cheap": PhysicalCosts(swap_out_s=0, swap_out_block_s=1e-6, swap_in_s=0, swap_in_block_s=1e-6),
+    "swap is dear": PhysicalCosts(swap_out_s=1.0, swap_out_block_s=1.0, swap_in_s=1.0, swap_in_block_s=1.0),
+    "swap and recompute are equal": PhysicalCosts(
+        attended_s=0, swap_out_s=0, swap_out_block_s=2.4e-3, swap_in_s=0, swap_in_block_s=2.4e-3
+    ),
+}
+# What must have happened in a run that is worth its name.
+KINDS = (
+    "steps planned under another",
+    "tokens the host did not know",
+    "overruns",
+    "failed steps",
+    "losses of KV",
+    "ended by length",
+    "ended by stop",
+    "pages: saves",
+    "pages: loads",
+    "pages: copies",
+    "backup blocks",
+    "preemptions: swap",
+    "preemptions: recompute",
+    "preemptions: drop",
+    "preemptions: tail",
+    "sessions with reused_tokens",
+    "sessions with restored_tokens",
+    "sessions with recomputed_tokens",
+    "sessions with invalidated_tokens",
+)
+_ENOUGH_EXAMPLES = 300
 
 
 def law_settings(config: pytest.Config) -> settings:
@@ -39,16 +74,16 @@ def law_settings(config: pytest.Config) -> settings:
     )
 
 
-class Stream:
-    """What a client knows of its session."""
+def report(tally: Counter[str], examples: int) -> None:
+    """Prints what has happened, and fails if something that matters has not."""
+    print(*(f"{count:8} {kind}" for kind, count in sorted(tally.items())), sep="\n")
+    missing = [kind for kind in KINDS if not tally[kind]]
+    assert not missing or examples < _ENOUGH_EXAMPLES, f"the law was not tried on {missing}"
 
-    def __init__(self, max_tokens: int) -> None:
-        self.max_tokens = max_tokens
-        self.context: list[int] = []
-        self.seq = 1
-        self.is_final = False
-        self.output: list[int] = []
-        self.finish_reason: str | None = None
+
+def kinds_of_params(*kinds: dict[str, object]) -> tuple[SamplingParams, ...]:
+    """Parameters of these kinds, each with every `max_tokens`."""
+    return tuple(SamplingParams(max_tokens=n, **kind) for kind in kinds for n in MAX_TOKENS)  # type: ignore[arg-type]
 
 
 class LawMachine(RuleBasedStateMachine):
@@ -56,195 +91,145 @@ class LawMachine(RuleBasedStateMachine):
 
     block_size: ClassVar[int] = 4
     max_blocks: ClassVar[int] = 40
+    max_host_blocks: ClassVar[int] = 32
     max_batch: ClassVar[int] = 4
     max_sessions: ClassVar[int] = 6
     max_token_budget: ClassVar[int] = 16
+    params: ClassVar[tuple[SamplingParams, ...]] = kinds_of_params(
+        {"ignore_eos": True}, {}, {"ignore_eos": True, "stop_token_ids": STOPS}
+    )
+    tally: ClassVar[Counter[str]]
 
-    def execute(self, plan: StepPlan) -> StepResult:
+    def device(self) -> Device:
+        """The device for one run; what it holds may be of the run before."""
         raise NotImplementedError
 
-    def reference(self, context: list[int], count: int) -> list[int]:
+    def reference(self, context: Sequence[int], params: SamplingParams) -> list[int]:
+        """Output for a context given at once, regardless of stop tokens or not."""
         raise NotImplementedError
 
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
         smallest = MAX_MODEL_LEN // self.block_size
-        self.scheduler = Scheduler(
-            SchedulerConfig(
-                num_blocks=data.draw(
-                    st.sampled_from([smallest, smallest + 2, 2 * smallest, self.max_blocks]), "blocks"
-                ),
-                block_size=self.block_size,
-                token_budget=data.draw(st.integers(self.max_batch, self.max_token_budget), "token budget"),
-                max_batch=self.max_batch,
-                max_sessions=self.max_sessions,
-                max_model_len=MAX_MODEL_LEN,
-                policy=data.draw(st.sampled_from(sorted(POLICIES)), "policy"),
-            )
+        pool_sizes = [smallest, smallest, smallest + 2, 2 * smallest, self.max_blocks]
+        config = SchedulerConfig(
+            num_blocks=data.draw(st.sampled_from(pool_sizes), "blocks"),
+            host_blocks=data.draw(st.sampled_from([0, 2, 6, self.max_host_blocks]), "host blocks"),
+            block_size=self.block_size,
+            token_budget=data.draw(st.integers(self.max_batch, self.max_token_budget), "token budget"),
+            max_batch=self.max_batch,
+            max_sessions=self.max_sessions,
+            max_model_len=MAX_MODEL_LEN,
+            policy=data.draw(st.sampled_from(sorted(POLICIES)), "policy"),
+            preemption=data.draw(st.sampled_from(PREEMPTION_MODES), "preemption"),
+            decode_gap_s=data.draw(st.sampled_from([1e-3, 0.03, 10.0]), "decode gap"),
+            partial_step_s=data.draw(st.sampled_from([1e-3, 0.03, 10.0]), "partial step"),
+            min_chunk_tokens=data.draw(st.sampled_from([1, 16]), "smallest chunk"),
+            eos_token_ids=EOS,
         )
-        self.now_s = 0.0
-        self.streams: dict[SessionId, Stream] = {}
-        self.done: list[Stream] = []
-        self.opened = 0
-        self.flying: StepPlan | None = None
+        costs = COSTS[data.draw(st.sampled_from(sorted(COSTS)), "costs")]
+        self.run = Run(config, self.device(), self.reference, costs=costs, tally=self.tally)
         for _ in range(data.draw(st.integers(0, self.max_sessions), "streams at the start")):
-            self.open(data.draw(TOKENS), data.draw(st.integers(1, MAX_TOKENS)), False)
+            self.arrive(data, data.draw(TOKENS), False)
 
     # Events
 
-    @rule(tokens=TOKENS, max_tokens=st.integers(1, MAX_TOKENS), final=st.booleans())
-    def arrive(self, tokens: list[int], max_tokens: int, final: bool) -> None:
-        self.open(tokens, max_tokens, final)
+    @rule(data=st.data(), tokens=TOKENS, final=st.booleans())
+    def arrive(self, data: st.DataObject, tokens: list[int], final: bool) -> None:
+        names = [f"s{i}" for i in range(self.max_sessions + 1) if f"s{i}" not in self.run.streams]
+        self.run.open(
+            data.draw(st.sampled_from(names), "name"),
+            tokens,
+            data.draw(st.sampled_from(self.params), "params"),
+            final=final,
+            tenant=data.draw(st.sampled_from(["", "", "other"]), "tenant"),
+            priority=data.draw(st.sampled_from([0, 0, 1]), "priority"),
+            deadline_s=data.draw(st.sampled_from([None, self.run.now_s + 0.1]), "deadline"),
+        )
 
-    def open(self, tokens: list[int], max_tokens: int, final: bool) -> None:
-        session_id = SessionId(f"s{self.opened}")
-        params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-        stream = Stream(max_tokens)
-        try:
-            self.scheduler.open(session_id, tokens, params, self.now_s, final=final)
-        except ResourceExhausted:
-            assert len(self.streams) == self.max_sessions
-            return
-        except InvalidArgument:
-            assert final and not tokens
-            return
-        self.opened += 1
-        stream.context, stream.is_final = list(tokens), final
-        self.streams[session_id] = stream
-
-    @precondition(lambda self: self.streams)
+    @precondition(lambda self: self.run.streams)
     @rule(data=st.data(), tokens=TOKENS, final=st.booleans())
     def append(self, data: st.DataObject, tokens: list[int], final: bool) -> None:
-        session_id, stream = self._pick(data)
-        self._change(session_id, stream, stream.context + tokens, final, keep=len(stream.context))
+        stream = self._pick(data)
+        room = MAX_MODEL_LEN - stream.params.max_tokens - len(stream.context)
+        self.run.append(stream.id, tokens[:room] if room > 0 else tokens, final=final)
 
-    @precondition(lambda self: self.streams)
+    @precondition(lambda self: self.run.streams)
     @rule(data=st.data(), tokens=TOKENS, final=st.booleans(), resend=st.booleans())
     def update(self, data: st.DataObject, tokens: list[int], final: bool, resend: bool) -> None:
-        session_id, stream = self._pick(data)
+        stream = self._pick(data)
         keep = data.draw(st.integers(0, len(stream.context)), "keep")
-        context = stream.context[:keep] + tokens
-        self._change(session_id, stream, context, final, keep=0 if resend else keep)
+        self.run.change(stream.id, stream.context[:keep] + tokens, final=final, keep=0 if resend else keep)
 
-    @precondition(lambda self: self.streams)
+    @precondition(lambda self: any(stream.versions for stream in self.run.streams.values()))
+    @rule(data=st.data(), final=st.booleans())
+    def go_back(self, data: st.DataObject, final: bool) -> None:
+        names = sorted(key for key, stream in self.run.streams.items() if stream.versions)
+        stream = self.run.streams[data.draw(st.sampled_from(names), "session")]
+        self.run.change(stream.id, data.draw(st.sampled_from(stream.versions), "version"), final=final)
+
+    @precondition(lambda self: self.run.streams)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        session_id, stream = self._pick(data)
-        self._change(session_id, stream, stream.context, True, keep=len(stream.context))
+        self.run.finish(self._pick(data).id)
 
-    @precondition(lambda self: self.streams)
+    @precondition(lambda self: self.run.streams)
     @rule(data=st.data())
-    def repeat(self, data: st.DataObject) -> None:
-        session_id, stream = self._pick(data)
+    def repeat_or_skip(self, data: st.DataObject) -> None:
+        stream = self._pick(data)
         seq = data.draw(st.integers(1, stream.seq), "seq")
-        ack = self.scheduler.append(session_id, [1, 2, 3], self.now_s, seq=seq)
+        ack = self.run.scheduler.append(stream.id, [1, 2, 3], self.run.now_s, seq=seq)
         assert ack.duplicate and ack.seq == seq
+        with pytest.raises(InvalidArgument):
+            self.run.scheduler.append(stream.id, [1], self.run.now_s, seq=stream.seq + 2)
 
-    @precondition(lambda self: self.streams)
-    @rule(data=st.data())
-    def gap(self, data: st.DataObject) -> None:
-        session_id, stream = self._pick(data)
-        try:
-            self.scheduler.append(session_id, [1], self.now_s, seq=stream.seq + 2)
-        except InvalidArgument:
-            return
-        raise AssertionError("a gap in the sequence numbers was accepted")
-
-    @precondition(lambda self: self.streams)
+    @precondition(lambda self: self.run.streams)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        session_id, _ = self._pick(data)
-        self.scheduler.cancel(session_id)
-        del self.streams[session_id]
+        self.run.cancel(self._pick(data).id)
 
-    # Steps: events may come between take-off and landing.
+    # Steps: events may come at any time between planning and committing.
 
-    @precondition(lambda self: self.flying is None)
+    @precondition(lambda self: self.run.planned is None and self.run.uncommitted < 2)
     @rule()
-    def take_off(self) -> None:
-        self.now_s += 1.0
-        self.flying = self.scheduler.plan(self.now_s)
+    def plan(self) -> None:
+        self.run.plan()
 
-    @precondition(lambda self: self.flying is not None)
+    @precondition(lambda self: self.run.planned is not None)
+    @rule()
+    def hand_over(self) -> None:
+        self.run.hand_over()
+
+    @precondition(lambda self: self.run.flying)
     @rule()
     def land(self) -> None:
-        assert self.flying is not None
-        plan, self.flying = self.flying, None
-        for output in self.scheduler.commit(self.execute(plan), self.now_s):
-            stream = self.streams[output.session_id]
-            stream.output.append(output.token.token_id)
-            if output.finish_reason:
-                stream.finish_reason = output.finish_reason
-                self.done.append(self.streams.pop(output.session_id))
+        self.run.land()
 
-    @rule(count=st.integers(1, 8))
-    def run(self, count: int) -> None:
-        for _ in range(count):
-            self.step()
+    @precondition(lambda self: self.run.landed)
+    @rule()
+    def settle(self) -> None:
+        self.run.settle()
 
-    def step(self) -> None:
-        if self.flying is None:
-            self.take_off()
-        if self.flying is not None:
-            self.land()
-            self.scheduler.check_integrity()
+    @rule(count=st.integers(1, 40), pause_s=st.sampled_from([0.0, 0.0, 0.3, 20.0]))
+    def work(self, count: int, pause_s: float) -> None:
+        self.run.now_s += pause_s
+        while count and self.run.advance():
+            count -= 1
 
-    # What must hold
-
-    @invariant()
-    def adds_up(self) -> None:
-        if hasattr(self, "scheduler"):
-            self.scheduler.check_integrity()
+    @precondition(lambda self: self.run.uncommitted == 2 and not self.run.landed)
+    @rule(kind=st.sampled_from(["fail", "lose_kv"]))
+    def break_down(self, kind: str) -> None:
+        getattr(self.run, kind)()
 
     def teardown(self) -> None:
-        if not hasattr(self, "scheduler"):
+        if not hasattr(self, "run"):
             return
-        # Half the streams stay idle: they must not keep the others from finishing.
-        idle = [key for index, key in enumerate(self.streams) if index % 2 and not self.streams[key].is_final]
-        for session_id, stream in list(self.streams.items()):
-            if session_id not in idle and not stream.is_final:
-                self._change(session_id, stream, stream.context or [1], True, keep=len(stream.context))
-        tokens = sum(len(stream.context) + stream.max_tokens for stream in self.streams.values())
-        for _ in range(tokens * 4 + 8):
-            if len(self.streams) == len(idle):
-                break
-            self.step()
-            self.scheduler.check_integrity()
-        assert len(self.streams) == len(idle), f"starved: {self._unfinished(idle)}"
-        if self.flying is not None:
-            self.land()
-        for session_id in idle:
-            self.scheduler.cancel(session_id)
-        for stream in self.done:
-            assert stream.output == self.reference(stream.context, stream.max_tokens)
-            assert stream.finish_reason == "length"
-        self.scheduler.check_integrity()
-        stats = self.scheduler.stats()
-        assert stats.free_blocks == stats.total_blocks and not stats.sessions
-        assert not self.scheduler.has_work
+        if sys.exc_info()[0] is not None:
+            note("\n".join(self.run.moves))
+        else:
+            # Half of the streams stay idle: they must not keep the others from finishing.
+            idle = [key for index, key in enumerate(self.run.streams) if index % 2]
+            self.run.drain(idle=[key for key in idle if not self.run.streams[key].is_final])
 
-    def _pick(self, data: st.DataObject) -> tuple[SessionId, Stream]:
-        session_id = data.draw(st.sampled_from(sorted(self.streams)), "session")
-        return session_id, self.streams[session_id]
-
-    def _change(self, session_id: SessionId, stream: Stream, context: list[int], final: bool, keep: int) -> None:
-        try:
-            ack = self.scheduler.update(session_id, context[keep:], self.now_s, keep=keep, final=final)
-        except FailedPrecondition:
-            assert stream.is_final
-            return
-        except InvalidArgument:
-            too_long = len(context) + stream.max_tokens > MAX_MODEL_LEN
-            assert too_long or (final and not context)
-            return
-        stream.seq += 1
-        common = next((i for i, (a, b) in enumerate(zip(stream.context, context, strict=False)) if a != b), None)
-        assert ack.kept_tokens == (min(len(stream.context), len(context)) if common is None else common)
-        assert ack.seq == stream.seq and ack.context_tokens == len(context)
-        stream.context, stream.is_final = list(context), final
-
-    def _unfinished(self, idle: list[SessionId]) -> list[str]:
-        sessions = (self.scheduler.session(key) for key in self.streams if key not in idle)
-        return [
-            f"{s.id} {s.state} {s.computed}/{np.size(s.tokens.view)}" for s in sessions if s.state != SessionState.DONE
-        ]
+    def _pick(self, data: st.DataObject) -> Stream:
+        return self.run.streams[data.draw(st.sampled_from(sorted(self.run.streams)), "session")]

@@ -1,26 +1,45 @@
-"""The law with an engine that has no model: fast enough for many interleavings."""
+"""The law with an engine that has no model: fast enough for many interleavings, and it looks at every page."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from s2l_jax.core.plan import StepPlan, StepResult
-from tests.fakes import FakeEngine, reference_output
-from tests.law import LawMachine, law_settings
+from s2l_jax.core.params import SamplingParams
+from tests.fake_device import FakeDevice
+from tests.fakes import reference_output
+from tests.law import STOPS, LawMachine, kinds_of_params, law_settings, report
 
 
 class FakeEngineLaw(LawMachine):
-    """Each run starts on the pages that the run before left behind: nothing may be read that was not written."""
+    """Each run starts on pages of garbage: nothing may be read that was not written."""
 
-    engine = FakeEngine(num_blocks=LawMachine.max_blocks, block_size=LawMachine.block_size)
+    params = kinds_of_params(
+        {"ignore_eos": True},
+        {},
+        {"ignore_eos": True, "stop_token_ids": STOPS},
+        {"repetition_penalty": 1.5},
+        {"temperature": 1.0, "seed": 7},
+    )
+    tally: ClassVar[Counter[str]] = Counter()
 
-    def execute(self, plan: StepPlan) -> StepResult:
-        return self.engine.execute(plan)
+    def device(self) -> FakeDevice:
+        return FakeDevice(
+            self.max_blocks,
+            self.block_size,
+            self.max_sessions,
+            host_blocks=self.max_host_blocks,
+            token_budget=self.max_token_budget,
+            max_batch=self.max_batch,
+        )
 
-    def reference(self, context: list[int], count: int) -> list[int]:
-        return reference_output(context, count)
+    def reference(self, context: Sequence[int], params: SamplingParams) -> list[int]:
+        return reference_output(context, params.max_tokens, params=params, seed=params.seed or 0)
 
 
 @pytest.mark.timeout(0)
 def test_law_on_the_fake_engine(request: pytest.FixtureRequest) -> None:
     run_state_machine_as_test(FakeEngineLaw, settings=law_settings(request.config))
-    print(f"{FakeEngineLaw.engine.steps} steps")
+    report(FakeEngineLaw.tally, request.config.getoption("--law-examples"))
