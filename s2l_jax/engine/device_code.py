@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int
 
 from kernels_pallas.attention import gather_pages, scatter_pages
 from s2l_jax.core.errors import InvalidArgument
-from s2l_jax.core.plan import LAST_SAMPLED
 from s2l_jax.engine.buckets import ForwardShape, SampleShape, Variant
 from s2l_jax.engine.packing import resolve, unpack_chunks
 from s2l_jax.engine.sample_packing import pack_sampled, unpack_rows
@@ -143,9 +142,6 @@ class DeviceCode:
             ends: Leaves, last_hidden: Array, last_tokens: Array, packed: Array, history: Array | None = None
         ) -> tuple[Array, Array]:
             slots, rows = unpack_rows(packed)
-            if history is not None:
-                latest = last_tokens.at[slots].get(mode="clip")[:, None]
-                history = jnp.where(history == LAST_SAMPLED, latest, history)
             sampled = sample(self._logits(ends, last_hidden, slots), rows, history)
             return pack_sampled(sampled), last_tokens.at[slots].set(sampled.token, mode="drop")
 

@@ -105,8 +105,6 @@ def pack_samples(samples: Sequence[Sample], shape: SampleShape, config: EngineCo
 def pack_history(samples: Sequence[Sample], shape: SampleShape) -> np.ndarray:
     """Histories of samples with penalties, int32 `[rows, history]`, padded with zeros.
 
-    Their last tokens may be `LAST_SAMPLED`, as in chunks.
-
     Raises:
       InternalError: a history is missing, or not as long as the sample's position says.
     """

@@ -26,7 +26,7 @@ class Counters:
       preemptions: how often sessions lost blocks.
       steps: engine steps that succeeded.
       step_tokens: tokens that these ran through the model.
-      step_failures: engine steps that failed.
+      step_failures: engine steps that failed, or were lost with one that did.
     """
 
     sessions_opened: int = 0

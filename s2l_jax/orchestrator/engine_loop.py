@@ -1,7 +1,8 @@
-"""The engine thread: plans, executes, commits, and hands output to the sinks."""
+"""The engine thread: plans, submits, collects, commits, and hands output to the sinks."""
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from s2l_jax.core.errors import InternalError, Unavailable
@@ -12,6 +13,7 @@ from s2l_jax.engine.protocol import Engine, Progress
 from s2l_jax.orchestrator.counters import Ending
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
 from s2l_jax.orchestrator.open_session import OpenSession
+from s2l_jax.orchestrator.pace import Pace
 from s2l_jax.orchestrator.registry import Failures, Registry
 
 _log = logging.getLogger(__name__)
@@ -21,8 +23,13 @@ _LONGEST_WAIT_S = 0.25  # so that a clock which jumps ahead, as after a suspend,
 class EngineLoop:
     """Owns the engine: every call to it comes from this thread, from `warmup` to `close`.
 
-    The registry's lock is taken for planning and committing only. If a step fails, its sessions end and the loop goes
-    on; if anything else fails, every session ends and later calls raise Unavailable. No error is lost silently.
+    While a step runs, the next one is planned and submitted, so that the device never waits for the host; as late as
+    that allows (`Pace`), so that it serves what has arrived meanwhile. Then the step that runs is collected, and its
+    output handed out under the next one.
+
+    The registry's lock is taken for planning and committing only. If a step fails, its sessions end, with those of the
+    step behind it, and the loop goes on; if anything else fails, every session ends and later calls raise Unavailable.
+    No error is lost silently.
     """
 
     def __init__(self, engine: Engine, registry: Registry, clock: Callable[[], float]) -> None:
@@ -32,6 +39,8 @@ class EngineLoop:
         self._progress: Progress | None = None
         self._is_warm = threading.Event()
         self._is_stopping = False
+        self._outstanding: deque[StepPlan] = deque()
+        self._pace = Pace()
         self._thread = threading.Thread(target=self._main, name="s2l-engine", daemon=True)
 
     def start(self, progress: Progress | None) -> None:
@@ -48,7 +57,7 @@ class EngineLoop:
                 raise Unavailable(self._registry.failure)
 
     def stop(self, timeout_s: float) -> None:
-        """Ends the thread after the step in flight, and waits for it."""
+        """Ends the thread after the steps in flight, and waits for it."""
         with self._registry.lock:
             self._is_stopping = True
             self._registry.work.notify_all()
@@ -70,28 +79,47 @@ class EngineLoop:
             self._close_engine()
 
     def _turn(self) -> bool:
-        """Runs a step, or waits for work; False when told to stop."""
+        """Gets the next step under way and the last one home, or waits for work; False when told to stop."""
+        if self._outstanding:
+            self._pace.hold(self._engine.is_ready)
         registry = self._registry
         with registry.lock:
-            if self._is_stopping:
-                return False
             now_s = self._clock()
+            is_stopping = self._is_stopping
             expired = registry.end_expired(now_s)
-            plan = registry.plan(now_s)
-            if plan is None and not expired:
+            plan = None if is_stopping else registry.plan(now_s)
+            if not (plan or expired or self._outstanding or is_stopping):
                 registry.work.wait(registry.wait_s(now_s, _LONGEST_WAIT_S))
                 return True
         emit_failures(expired)
+        is_behind = bool(self._outstanding)
         if plan is not None:
-            self._step(plan)
-        return True
+            self._submit(plan)
+        if is_behind and self._outstanding:
+            self._collect()
+        return not is_stopping
 
-    def _step(self, plan: StepPlan) -> None:
+    def _submit(self, plan: StepPlan) -> None:
+        self._outstanding.append(plan)
         try:
-            result = self._engine.execute(plan)
+            self._engine.submit(plan)
         except Exception as error:  # noqa: BLE001 - an engine may fail in any way, and the loop goes on
-            self._fail_step(plan, error)
+            self._fail_steps(error)
             return
+        if len(self._outstanding) == 1:
+            self._pace.start(self._predicted_s(plan))
+
+    def _collect(self) -> None:
+        """Brings the oldest step home; the one behind it, if there is one, begins on the device."""
+        try:
+            result = self._engine.collect()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail_steps(error)
+            return
+        self._pace.end()
+        plan = self._outstanding.popleft()
+        if self._outstanding:
+            self._pace.start(self._predicted_s(self._outstanding[0]))
         with self._registry.lock:
             now_s = self._clock()
             outputs = self._registry.commit(result, now_s)
@@ -100,6 +128,9 @@ class EngineLoop:
             session.outlet.emit(event)
         for session, output in outputs:
             self._deliver(session, output)
+
+    def _predicted_s(self, plan: StepPlan) -> float:
+        return self._registry.costs.step(plan.shape) + self._registry.costs.swap_in(len(plan.loads))
 
     def _deliver(self, session: OpenSession, output: Output) -> None:
         if output.finish_reason == "error":
@@ -128,17 +159,21 @@ class EngineLoop:
         if ended is not None:
             session.outlet.emit(last_event(ended[1]))
 
-    def _fail_step(self, plan: StepPlan, error: Exception) -> None:
+    def _fail_steps(self, error: Exception) -> None:
+        """The engine has dropped all outstanding steps."""
+
         def make_error() -> InternalError:
             return InternalError(f"an engine step that served this session failed, open it again: {error!r:.500}")
 
+        plans = list(self._outstanding)
+        self._outstanding.clear()
         with self._registry.lock:
-            now_s = self._clock()
-            failed = self._registry.fail_step(plan, make_error, now_s)
+            failed = self._registry.fail_steps(plans, make_error, self._clock())
             if isinstance(error, KVLost):
-                failed += self._registry.end_all(make_error, now_s)
+                self._registry.forget_kv()
         ids = ", ".join(session.id for session, _ in failed)
-        _log.error("engine step %d failed, which ends sessions %s", plan.step_id, ids, exc_info=error)
+        steps = " and ".join(str(plan.step_id) for plan in plans)
+        _log.error("engine step %s failed, which ends sessions %s", steps, ids, exc_info=error)
         emit_failures(failed)
 
     def _die(self, error: BaseException) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from s2l_jax.core.errors import (
@@ -42,6 +42,7 @@ class Registry:
 
     Attributes:
       lock: see above.
+      costs: what steps take; pure, so it needs no lock.
       work: notified when the engine thread should look for work.
       empty: notified when the last session has ended.
       counters: what has been done so far.
@@ -56,6 +57,7 @@ class Registry:
         self.counters = Counters()
         self.refusal: str | None = None
         self.failure: str | None = None
+        self.costs = scheduler.costs
         self._scheduler = scheduler
         self._config = config
         # In order of opening, so the first one reaches its deadline first.
@@ -211,19 +213,23 @@ class Registry:
             state = self._scheduler.session(session.id)
             if state.output_tokens == 0:
                 session.progress_s = now_s
-                events.append((session, ProgressEvent(state.computed, state.prompt_tokens)))
+                events.append((session, ProgressEvent(state.landed, state.prompt_tokens)))
         return events
 
-    def fail_step(self, plan: StepPlan, make_error: MakeError, now_s: float) -> Failures:
-        """Ends the sessions of a step that failed."""
-        planned = {chunk.session_id for chunk in plan.chunks} | {sample.session_id for sample in plan.samples}
+    def fail_steps(self, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
+        """Ends the sessions of all steps in flight, oldest first, since one of them failed."""
+        planned = {row.session_id for plan in plans for row in (*plan.chunks, *plan.samples)}
         touched = planned & self._sessions.keys()
         stats = {session_id: self._scheduler.session(session_id).stats() for session_id in touched}
-        failed = self._scheduler.fail(plan)
-        self.counters.step_failures += 1
+        failed = self._scheduler.fail(plans[0])
+        self.counters.step_failures += len(plans)
         return [
             (self._remove(session_id, "failed", stats[session_id], now_s)[0], make_error()) for session_id in failed
         ]
+
+    def forget_kv(self) -> None:
+        """The device has lost all KV, and no step is in flight: sessions go on, and compute theirs again."""
+        self._scheduler.forget_kv()
 
     # Views
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from unittest.mock import Mock
 
 from s2l_jax.core.config import SchedulerConfig
+from s2l_jax.core.costs import CostModel
 from s2l_jax.core.plan import StepPlan
 from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.models.tokenizer import ByteTokenizer
@@ -114,7 +115,7 @@ class World:
         stats = self.orchestrator.stats()
         self.scheduler.check_integrity()
         assert stats.sessions_open == stats.sessions_waiting == 0
-        assert stats.scheduler.free_blocks == stats.scheduler.total_blocks
+        assert stats.scheduler.held_blocks == 0
         ended = stats.counters.sessions_completed + stats.counters.sessions_failed + stats.counters.sessions_cancelled
         assert ended == stats.counters.sessions_opened
 
@@ -125,6 +126,9 @@ def world(
     config: OrchestratorConfig | None = None,
     clock: Callable[[], float] | None = None,
     hook: Callable[[StepPlan], None] | None = None,
+    collect_hook: Callable[[StepPlan], None] | None = None,
+    engine_type: type[FakeEngine] = FakeEngine,
+    costs: CostModel | None = None,
     alphabet: Sequence[int] = LETTERS,
     num_blocks: int = 128,
     max_sessions: int = 16,
@@ -134,7 +138,7 @@ def world(
 ) -> Iterator[World]:
     """A started orchestrator; closed, and checked for threads and blocks left behind, at the end."""
     threads = set(threading.enumerate())
-    engine = FakeEngine(
+    engine = engine_type(
         num_blocks,
         4,
         max_sessions,
@@ -143,6 +147,7 @@ def world(
         token_budget=token_budget,
         max_batch=8,
         hook=hook,
+        collect_hook=collect_hook,
     )
     scheduler = Scheduler(
         SchedulerConfig(
@@ -153,7 +158,8 @@ def world(
             max_sessions=max_sessions,
             max_model_len=max_model_len,
             eos_token_ids=frozenset({EOS}),
-        )
+        ),
+        costs,
     )
     limits = config or OrchestratorConfig(default_max_tokens=8, progress_interval_s=0.0)
     orchestrator = Orchestrator(engine, scheduler, ByteTokenizer(), limits, *([clock] if clock else []))

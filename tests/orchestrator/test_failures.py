@@ -6,9 +6,11 @@ import threading
 import pytest
 
 from s2l_jax.core.errors import InternalError, Unavailable
+from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import SampledToken, StepPlan, StepResult
 from s2l_jax.engine.errors import KVLost
 from s2l_jax.orchestrator.events import SinkEvent, TokenEvent
+from tests.fakes import FakeEngine
 from tests.orchestrator.harness import TIMEOUT_S, Gate, Recorder, wait_until, world
 
 
@@ -42,14 +44,50 @@ def test_a_failed_step_fails_its_sessions_only(caplog: pytest.LogCaptureFixture)
     assert records[0].exc_info is not None
 
 
-def test_lost_kv_ends_every_session_but_not_the_server() -> None:
-    with world(hook=FailingHook(KVLost("the pool is gone"))) as w:
+class ForgettingEngine(FakeEngine):
+    """Loses all KV with the first step that serves the session named `bad`."""
+
+    def submit(self, plan: StepPlan, contexts: object = None) -> None:
+        try:
+            super().submit(plan)
+        except KVLost:
+            self.lose_kv()
+            raise
+
+
+def test_lost_kv_is_computed_again_for_those_who_were_in_no_step() -> None:
+    with world(hook=FailingHook(KVLost("the pool is gone")), engine_type=ForgettingEngine) as w:
         idle = Recorder()
         w.orchestrator.open(sink=idle, session_id="idle", content="computed before")
         wait_until(lambda: w.orchestrator.stats().scheduler.sessions == {"waiting_context": 1})
-        assert isinstance(w.ask("a", session_id="bad").error, InternalError)
-        assert isinstance(idle.error, InternalError)
-        assert idle.error is not w.ask("a", session_id="bad").error
+        error = w.ask("a", session_id="bad").error
+        assert isinstance(error, InternalError)
+        assert "the pool is gone" in str(error)
+        w.orchestrator.append("idle", ", and behind it")
+        w.orchestrator.finish("idle")
+        assert idle.ids == w.engine.reference_output(list(b"computed before, and behind it"), 8)
+        assert idle.done.stats.recomputed_tokens == len("computed before")
+        assert w.ask("again").ids == w.engine.reference_output(list(b"again"), 8)
+        w.check_empty()
+
+
+@pytest.mark.parametrize("stage", ["hook", "collect_hook"])
+def test_a_failed_step_takes_the_one_beside_it_and_no_more(stage: str) -> None:
+    """Three sessions decode; one of them makes a step fail while the step before or behind it is outstanding."""
+    idle = Recorder()
+
+    def fail(plan: StepPlan) -> None:
+        if plan.step_id == 12:
+            raise ValueError("device on fire")
+
+    with world(**{stage: fail}) as w:  # type: ignore[arg-type]
+        w.orchestrator.open(sink=idle, session_id="idle", content="computed before")
+        wait_until(lambda: w.orchestrator.stats().scheduler.sessions == {"waiting_context": 1})
+        decoding = [w.ask(f"{i}", params=SamplingParams(max_tokens=40, ignore_eos=True)) for i in range(3)]
+        assert all(isinstance(sink.error, InternalError) for sink in decoding)
+        assert w.orchestrator.stats().counters.step_failures == 2
+        w.orchestrator.finish("idle")
+        assert idle.ids == w.engine.reference_output(list(b"computed before"), 8)
         assert w.ask("again").ids == w.engine.reference_output(list(b"again"), 8)
         w.check_empty()
 
@@ -90,13 +128,13 @@ def test_a_sink_may_cancel_its_own_session() -> None:
 
 def test_logits_that_are_not_finite_fail_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     with world() as w:
-        execute = w.engine.execute
+        collect = w.engine.collect
 
-        def broken(plan: StepPlan) -> StepResult:
-            result = execute(plan)
-            return StepResult(plan, tuple(SampledToken(-1) for _ in result.tokens))
+        def broken() -> StepResult:
+            result = collect()
+            return StepResult(result.plan, tuple(SampledToken(-1) for _ in result.tokens))
 
-        monkeypatch.setattr(w.engine, "execute", broken)
+        monkeypatch.setattr(w.engine, "collect", broken)
         error = w.ask("a").error
         assert isinstance(error, InternalError)
         assert "finite" in str(error)

@@ -30,7 +30,7 @@ def test_a_full_server_refuses_with_a_hint(mine: int, schedulers: int) -> None:
 
 def test_a_session_waits_until_its_first_token() -> None:
     gate = Gate()
-    with world(hook=lambda plan: gate(plan) if plan.step_id == 2 else None) as w:
+    with world(collect_hook=lambda plan: gate(plan) if plan.step_id == 2 else None) as w:
         sink = w.ask("a")
         assert gate.entered.wait(TIMEOUT_S)
         stats = w.orchestrator.stats()

@@ -8,7 +8,7 @@ from s2l_jax.core.outcome import SessionStats
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, ProgressEvent, SinkEvent
 from s2l_jax.orchestrator.outlet import Outlet
 
-DONE = DoneEvent("stop", SessionStats(1, 1, 1, 0, 0, 0, None, None))
+DONE = DoneEvent("stop", SessionStats(1, 1, 1, 0, 0, 0, 0, 0, None, None))
 
 
 def test_nothing_follows_the_last_event() -> None:
