@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from typing import cast
 
 from s2l_jax.core.ids import BlockId
 from s2l_jax.core.prefix_index import PrefixIndex
@@ -58,16 +59,15 @@ class BlockPool:
         """
         if count > self.available:
             raise RuntimeError(f"{count} blocks wanted, {self.available} of {self.total} available")
-        blocks = []
-        for _ in range(count):
-            if self._free:
-                block = self._free.popleft()
-            else:
-                block, _ = self._cached.popitem(last=False)
-                self.index.remove(block)
+        from_free = min(count, len(self._free))
+        blocks = [self._free.popleft() for _ in range(from_free)]
+        for _ in range(count - from_free):
+            block, _ = self._cached.popitem(last=False)
+            self.index.remove(block)
+            blocks.append(block)
+        for block in blocks:
             self._refs[block] = 1
-            blocks.append(BlockId(block))
-        return blocks
+        return cast(list[BlockId], blocks)
 
     def share(self, block: int) -> BlockId:
         """Holds a block of the index, which somebody else may hold as well."""

@@ -114,7 +114,12 @@ class Evictor:
         safe: set[str] = {newcomer.id}
         while True:
             candidates = islice(
-                (s for s in self._queues.holders.values() if s.planned != step_id and s.id not in safe), _MOST_PRICED
+                (
+                    s
+                    for s in self._queues.holders.values()
+                    if s.planned != step_id and s.id not in safe and _gives_way(s, newcomer)
+                ),
+                _MOST_PRICED,
             )
             victim = min(candidates, key=lambda s: self._regret(s, blocks, now_s), default=None)
             if victim is None:
@@ -191,3 +196,15 @@ class Evictor:
                 if copy is not None:
                     saves.append(copy)
         return saves, dropped
+
+
+def _gives_way(holder: Session, newcomer: Session) -> bool:
+    """True unless both are incomplete and the holder has heard from its client last.
+
+    Among incomplete sessions this is a total order that only events change, so they cannot take from each other in a
+    circle for as long as they are idle.
+    """
+    if newcomer.is_final:
+        return True
+    ours = newcomer.priority, newcomer.last_event_s, newcomer.arrival
+    return (holder.priority, holder.last_event_s, holder.arrival) < ours

@@ -2,7 +2,8 @@
 
 It is a tree, whose nodes are blocks and whose edges are content keys (`s2l_jax.core.keys`). A full block is found by
 its own key, in O(1). A block that matches only in part, because it is not full or goes on differently, is found among
-the children of its parent: whoever needs its first tokens copies it. A hit is always compared with the tokens.
+the children of its parent that begin with the same token: whoever needs its first tokens copies it. A hit is always
+compared with the tokens.
 """
 
 from itertools import islice
@@ -12,7 +13,8 @@ import numpy as np
 from s2l_jax.core.keys import BlockKey
 from s2l_jax.core.tokens import common_prefix
 
-_MOST_COMPARED = 8
+_MOST_COMPARED = 4
+_TOKEN_BYTES = 4
 
 
 class PrefixIndex:
@@ -20,7 +22,7 @@ class PrefixIndex:
 
     def __init__(self) -> None:
         self._blocks: dict[BlockKey, int] = {}
-        self._children: dict[BlockKey, dict[int, None]] = {}
+        self._children: dict[tuple[BlockKey, bytes], dict[int, None]] = {}
         self._entries: dict[int, tuple[BlockKey, BlockKey | None, bytes]] = {}
 
     def __len__(self) -> int:
@@ -46,7 +48,7 @@ class PrefixIndex:
                 return False
             self._blocks[key] = block
         self._entries[block] = parent, key, tokens
-        self._children.setdefault(parent, {})[block] = None
+        self._children.setdefault((parent, tokens[:_TOKEN_BYTES]), {})[block] = None
         return True
 
     def remove(self, block: int) -> None:
@@ -54,13 +56,14 @@ class PrefixIndex:
         entry = self._entries.pop(block, None)
         if entry is None:
             return
-        parent, key, _ = entry
+        parent, key, tokens = entry
         if key is not None:
             del self._blocks[key]
-        siblings = self._children[parent]
+        family = parent, tokens[:_TOKEN_BYTES]
+        siblings = self._children[family]
         del siblings[block]
         if not siblings:
-            del self._children[parent]
+            del self._children[family]
 
     def find(self, parent: BlockKey, key: BlockKey, tokens: bytes) -> int | None:
         """The block of this full content, or None."""
@@ -74,13 +77,16 @@ class PrefixIndex:
 
         Args:
           parent: key of the block before.
-          tokens: int32, fewer than a block or more.
+          tokens: int32 `[n]`, n >= 1.
 
         Returns:
           The block and how many tokens match; `(-1, 0)` if none does. Only the youngest few are compared.
         """
         best, matched = -1, 0
-        for block in islice(reversed(self._children.get(parent, ())), _MOST_COMPARED):
+        siblings = self._children.get((parent, tokens[:1].tobytes()))
+        if siblings is None:
+            return best, matched
+        for block in islice(reversed(siblings), _MOST_COMPARED):
             common = common_prefix(np.frombuffer(self._entries[block][2], np.int32), tokens)
             if common > matched:
                 best, matched = block, common

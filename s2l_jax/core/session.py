@@ -63,6 +63,7 @@ class Session:
         the number of tokens, the next one can be sampled without running the model.
       lost: leading tokens whose KV the session has had; those past `computed` it has lost to evictions.
       blocks: block table; always `ceil(computed / block_size)` long.
+      capacity: tokens that these blocks hold.
       is_final: the context is complete.
       knows_last: the device knows the token sampled last.
       seq: number of the last event applied.
@@ -82,6 +83,7 @@ class Session:
         "arrival",
         "block_size",
         "blocks",
+        "capacity",
         "computed",
         "computed_total",
         "deadline_s",
@@ -157,6 +159,7 @@ class Session:
         self.kept = 0
         self.lost = 0
         self.blocks = Int32Buffer()
+        self.capacity = 0
         self._table: np.ndarray | None = None
         self.root = root_key(tenant)
         self._keys: list[BlockKey] = []
@@ -238,6 +241,7 @@ class Session:
     def add_blocks(self, blocks: Sequence[int]) -> None:
         """Adds blocks to the table's end."""
         self.blocks.extend(blocks)
+        self.capacity += len(blocks) * self.block_size
         self._table = None
 
     def key(self, index: int) -> BlockKey:
@@ -308,6 +312,7 @@ class Session:
         kept_blocks = last + in_place
         self._indexed = min(self._indexed, kept_blocks)
         pool.release(reversed(self.blocks.truncate(kept_blocks).tolist()))
+        self.capacity = kept_blocks * self.block_size
         self._table = None
         if not kept_blocks:
             self.admitted = None
@@ -358,6 +363,7 @@ class Session:
         good = (
             0 <= self.landed <= self.computed <= self.length
             and len(self.blocks) == -(-self.computed // self.block_size)
+            and self.capacity == len(self.blocks) * self.block_size
             and all(end <= self.computed for end in self.ends)
             and (self.landed == self.computed or bool(self.ends))
             and self.kept <= self.length
