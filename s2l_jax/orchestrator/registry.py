@@ -218,7 +218,8 @@ class Registry:
 
     def fail_steps(self, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
         """Ends the sessions of all steps in flight, oldest first, since one of them failed."""
-        planned = {row.session_id for plan in plans for row in (*plan.chunks, *plan.samples)}
+        planned = {chunk.session_id for plan in plans for chunk in plan.chunks}
+        planned |= {sample.session_id for plan in plans for sample in plan.samples}
         touched = planned & self._sessions.keys()
         stats = {session_id: self._scheduler.session(session_id).stats() for session_id in touched}
         failed = self._scheduler.fail(plans[0])
