@@ -13,6 +13,11 @@ from tests.fakes import reference_output
 from tests.law import STOPS, LawMachine, kinds_of_params, law_settings, report
 
 
+def output_of(context: Sequence[int], params: SamplingParams) -> list[int]:
+    """What a fresh engine outputs, regardless of stop tokens."""
+    return reference_output(context, params.max_tokens, params=params, seed=params.seed or 0)
+
+
 class FakeEngineLaw(LawMachine):
     """Each run starts on pages of garbage: nothing may be read that was not written."""
 
@@ -36,7 +41,7 @@ class FakeEngineLaw(LawMachine):
         )
 
     def reference(self, context: Sequence[int], params: SamplingParams) -> list[int]:
-        return reference_output(context, params.max_tokens, params=params, seed=params.seed or 0)
+        return output_of(context, params)
 
 
 @pytest.mark.timeout(0)
