@@ -50,7 +50,7 @@ class World:
         """True if no session is left and all blocks are back."""
         stats = self.orchestrator.stats()
         self.scheduler.check_integrity()
-        return stats.sessions_open == 0 and stats.scheduler.free_blocks == stats.scheduler.total_blocks
+        return stats.sessions_open == 0 and stats.scheduler.held_blocks == 0
 
 
 @dataclass(frozen=True)
