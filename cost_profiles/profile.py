@@ -19,6 +19,7 @@ class ProfileKey:
       device: kind and number of devices, on a CPU its model and cores.
       dtype: of activations and KV.
       block_size: tokens a block holds.
+      host_memory: what the host pool is made of, empty if there is none.
       version: of the software that ran.
     """
 
@@ -26,6 +27,7 @@ class ProfileKey:
     device: str
     dtype: str
     block_size: int
+    host_memory: str
     version: str
 
 

@@ -9,13 +9,18 @@ from importlib.metadata import version
 
 import jax
 
+from cost_profiles.at_start import machine_costs
+from cost_profiles.machine import device_name
+from cost_profiles.profile import ProfileKey
 from s2l_jax.core.config import SchedulerConfig
+from s2l_jax.core.costs import CostModel
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.policy import POLICIES
 from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.engine import JaxEngine
-from s2l_jax.engine.memory import blocks_that_fit
+from s2l_jax.engine.memory import block_bytes, blocks_that_fit, host_bytes
+from s2l_jax.engine.protocol import Engine
 from s2l_jax.models import registry
 from s2l_jax.models.registry import LoadedModel
 from s2l_jax.orchestrator.config import OrchestratorConfig
@@ -24,8 +29,13 @@ from serving.client.prompt import PromptPieces, pieces_of_template
 from serving.client.types import ModelInfo
 from serving.config import ServeConfig
 
+_CPU_HOST_KV_SHARE = 0.1
+_HOST_KV_SHARE = 0.25
+_HOST_BLOCKS_PER_BLOCK = 4  # a larger host pool than this finds no use
+
 Progress = Callable[[str, int, int, str], None]
-"""Called as `progress(stage, done, total, detail)`, possibly from other threads; stages are `load` and `compile`."""
+"""Called as `progress(stage, done, total, detail)`, possibly from other threads; stages are `load`,
+`compile`, and at the first start on a machine `measure`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +46,24 @@ class Assembly:
       orchestrator: ready for sessions; whoever assembled it closes it.
       model: what a client may know about it.
       engine: sizes that were chosen.
+      costs: what the scheduler reckons with.
     """
 
     orchestrator: Orchestrator
     model: ModelInfo
     engine: EngineConfig
+    costs: CostModel
 
 
-def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
+def assemble(
+    config: ServeConfig, progress: Progress | None = None, *, wrap_engine: Callable[[Engine], Engine] | None = None
+) -> Assembly:
     """Loads the model, compiles all that traffic needs, and starts the engine thread.
+
+    Args:
+      config: what is served.
+      progress: told how far it is.
+      wrap_engine: given the engine, returns what is used in its place, to watch it.
 
     Raises:
       InvalidArgument: model, limits and machine do not go together; the message says what to change.
@@ -58,7 +77,16 @@ def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
     report("load", 1, 1, config.model)
 
     sizes = _engine_config(config, model, dtype)
-    engine = JaxEngine(model.build(), model.config, sizes)
+    key = _profile_key(model, sizes)
+    engine, costs = machine_costs(
+        JaxEngine(model.build(), model.config, sizes),
+        sizes,
+        key,
+        config.profile_dir,
+        lambda done: report("measure", done, 1, ""),
+    )
+    if wrap_engine is not None:
+        engine = wrap_engine(engine)
     scheduler = Scheduler(
         SchedulerConfig(
             num_blocks=sizes.num_blocks,
@@ -68,8 +96,11 @@ def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
             max_sessions=sizes.max_sessions,
             max_model_len=sizes.max_model_len,
             policy=config.policy,
+            host_blocks=sizes.host_blocks,
+            preemption=config.preemption,
             eos_token_ids=model.config.eos_token_ids,
-        )
+        ),
+        costs,
     )
     default_max_tokens = min(config.default_max_tokens, max(1, sizes.max_model_len // 2))
     limits = OrchestratorConfig(
@@ -81,7 +112,7 @@ def assemble(config: ServeConfig, progress: Progress | None = None) -> Assembly:
     )
     orchestrator = Orchestrator(engine, scheduler, model.tokenizer, limits)
     orchestrator.start(lambda done, total, name: report("compile", done, total, name))
-    return Assembly(orchestrator, _model_info(model, sizes, default_max_tokens, config.policy), sizes)
+    return Assembly(orchestrator, _model_info(model, sizes, default_max_tokens, config.policy), sizes, costs)
 
 
 def _engine_config(config: ServeConfig, model: LoadedModel, dtype: str) -> EngineConfig:
@@ -91,14 +122,16 @@ def _engine_config(config: ServeConfig, model: LoadedModel, dtype: str) -> Engin
         raise InvalidArgument(
             f"--max-model-len is {max_model_len}, but {model.config.name} was made for {longest} tokens at most"
         )
+    device = jax.devices()[0]
     num_blocks = config.kv_blocks or blocks_that_fit(
         model.config,
         block_size=config.block_size,
         dtype=dtype,
         max_sessions=config.max_sessions,
         max_model_len=max_model_len,
-        device=jax.devices()[0],
+        device=device,
     )
+    one_block_bytes = block_bytes(model.config, config.block_size, dtype)
     return EngineConfig(
         num_blocks=num_blocks,
         block_size=config.block_size,
@@ -107,7 +140,29 @@ def _engine_config(config: ServeConfig, model: LoadedModel, dtype: str) -> Engin
         max_sessions=config.max_sessions,
         max_model_len=max_model_len,
         dtype=dtype,
+        host_blocks=_host_blocks(config.host_kv_gib, num_blocks, one_block_bytes, on_cpu=device.platform == "cpu"),
+        host_memory="numpy" if device.platform == "cpu" else "pinned_host",
         cache_dir=config.cache_dir,
+    )
+
+
+def _host_blocks(host_kv_gib: float | None, num_blocks: int, one_block_bytes: int, *, on_cpu: bool) -> int:
+    """Blocks of the host pool: what was asked for, or a share of the host's memory, which on a CPU is the device's."""
+    if host_kv_gib is not None:
+        return int(host_kv_gib * 2**30) // one_block_bytes
+    share = _CPU_HOST_KV_SHARE if on_cpu else _HOST_KV_SHARE
+    fit = int(host_bytes() * share) // one_block_bytes
+    return min(fit, num_blocks if on_cpu else _HOST_BLOCKS_PER_BLOCK * num_blocks)
+
+
+def _profile_key(model: LoadedModel, sizes: EngineConfig) -> ProfileKey:
+    return ProfileKey(
+        model=f"{model.config.name} {model.config.num_layers}x{model.config.hidden_size}",
+        device=device_name(jax.devices()[0].platform, jax.devices()[0].device_kind),
+        dtype=sizes.dtype,
+        block_size=sizes.block_size,
+        host_memory=sizes.host_memory if sizes.host_blocks else "",
+        version=version("s2l-jax"),
     )
 
 

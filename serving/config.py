@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from s2l_jax.core.config import PREEMPTION_MODES
 from s2l_jax.core.errors import InvalidArgument
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -12,8 +13,16 @@ DTYPES = ("float32", "bfloat16")
 
 def default_cache_dir() -> Path:
     """Where compiled executables are kept: `s2l/xla` under the user's cache directory."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "s2l" / "xla"
+    return _cache_home() / "s2l" / "xla"
+
+
+def default_profile_dir() -> Path:
+    """Where measurements of this machine are kept: `s2l/profiles` under the user's cache directory."""
+    return _cache_home() / "s2l" / "profiles"
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +39,13 @@ class ServeConfig:
       max_batch: sessions that one step may serve.
       max_sessions: sessions open at once.
       policy: who goes first when not all can.
+      host_kv_gib: GiB of host memory for KV that the pool has no room for; None takes a share of the memory, 0 none.
+      preemption: what becomes of KV that a session loses: `recompute` throws it away, `swap` copies it to the host as
+        long as there is room, `auto` does what costs less.
       default_max_tokens: output tokens of a session that names no limit.
       idle_timeout_s: a session without an event for this long is ended.
       cache_dir: where compiled executables are kept; None keeps none.
+      profile_dir: where measurements of this machine are kept; None measures at each start.
 
     Raises:
       InvalidArgument: a value is out of range; the message says which option to change.
@@ -46,10 +59,13 @@ class ServeConfig:
     token_budget: int = 512
     max_batch: int = 32
     max_sessions: int = 64
-    policy: str = "fcfs"
+    policy: str = "s2l"
+    host_kv_gib: float | None = None
+    preemption: str = "auto"
     default_max_tokens: int = 256
     idle_timeout_s: float = 60.0
     cache_dir: Path | None = field(default_factory=default_cache_dir)
+    profile_dir: Path | None = field(default_factory=default_profile_dir)
 
     def __post_init__(self) -> None:
         for name in ("max_model_len", "kv_blocks", "block_size", "token_budget", "max_batch", "max_sessions"):
@@ -65,6 +81,12 @@ class ServeConfig:
             )
         if self.kv_blocks is not None and self.max_model_len is not None:
             self._check_pool(self.kv_blocks, self.max_model_len)
+        if self.host_kv_gib is not None and not 0 <= self.host_kv_gib < float("inf"):
+            raise InvalidArgument(f"--host-kv-gib is {self.host_kv_gib}, but must be 0 (none) or more")
+        if self.preemption not in PREEMPTION_MODES:
+            raise InvalidArgument(
+                f"--preemption is {self.preemption!r}, but must be one of {', '.join(PREEMPTION_MODES)}"
+            )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InvalidArgument(f"--dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}")
 

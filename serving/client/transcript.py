@@ -133,6 +133,8 @@ def _done(wire: pb.Done) -> Done:
         computed_tokens=wire.computed_tokens,
         reused_tokens=wire.reused_tokens,
         invalidated_tokens=wire.invalidated_tokens,
+        restored_tokens=wire.restored_tokens,
+        recomputed_tokens=wire.recomputed_tokens,
         preemptions=wire.preemptions,
         ttft_open_s=wire.ttft_open_s,
         ttft_final_s=wire.ttft_final_s,

@@ -60,6 +60,8 @@ class Done:
       computed_tokens: prompt tokens ever computed, recomputation included.
       reused_tokens: prompt tokens taken from KV that existed already.
       invalidated_tokens: computed tokens that updates threw away.
+      restored_tokens: tokens whose KV came back from the host, or was still cached, after the session had lost it.
+      recomputed_tokens: tokens computed again after the session had lost their KV.
       preemptions: how often the session lost KV blocks.
       ttft_open_s: open to first token on the server's clock.
       ttft_final_s: the event that completed the context to the first token, on the server's clock.
@@ -71,6 +73,8 @@ class Done:
     computed_tokens: int
     reused_tokens: int
     invalidated_tokens: int
+    restored_tokens: int
+    recomputed_tokens: int
     preemptions: int
     ttft_open_s: float
     ttft_final_s: float

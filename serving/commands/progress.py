@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-_STAGES = {"load": "Loading", "compile": "Compiling"}
+_STAGES = {"load": "Loading", "compile": "Compiling", "measure": "Measuring"}
 
 
 @contextlib.contextmanager

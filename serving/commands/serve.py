@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from s2l_jax.core.config import PREEMPTION_MODES
 from serving.config import DEFAULT_MODEL, DTYPES, ServeConfig, default_cache_dir
 
 if TYPE_CHECKING:
@@ -30,10 +31,22 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 @click.option("--max-batch", default=_DEFAULTS.max_batch, show_default=True, help="Sessions per engine step.")
 @click.option("--max-sessions", default=_DEFAULTS.max_sessions, show_default=True, help="Sessions open at once.")
 @click.option("--policy", default=_DEFAULTS.policy, show_default=True, help="Who goes first when not all can.")
+@click.option("--host-kv-gib", type=float, help="GiB of host memory for KV, 0 for none.  [default: a share of it]")
+@click.option(
+    "--preemption",
+    type=click.Choice(PREEMPTION_MODES),
+    default=_DEFAULTS.preemption,
+    show_default=True,
+    help="What becomes of KV that a session loses: thrown away, copied to the host, or what costs less.",
+)
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of weights and KV.  [default: what this machine is fast at]")
 @click.option("--default-max-tokens", default=_DEFAULTS.default_max_tokens, show_default=True, help="Output limit.")
 @click.option("--idle-timeout-s", default=_DEFAULTS.idle_timeout_s, show_default=True, help="Ends silent sessions.")
-@click.option("--cache-dir", type=click.Path(path_type=Path), help=f"Of executables.  [default: {default_cache_dir()}]")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    help=f"Of executables and measurements.  [default: {default_cache_dir().parent}]",
+)
 @click.option("--drain-timeout-s", default=30.0, show_default=True, help="Time for sessions to end after SIGTERM.")
 @click.option("--jetstream-temperature", default=0.0, show_default=True, help="Of requests by JetStream's clients.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, port, pid) when serving.")
@@ -53,7 +66,9 @@ def serve(
     Sessions take context while it is still arriving (service s2l.v1.StreamingContext); JetStream's clients find their
     service on the same port, beside health checks and reflection. SIGTERM and Ctrl-C let running sessions end first.
     """
-    config = ServeConfig(cache_dir=cache_dir or default_cache_dir(), **options)
+    if cache_dir is not None:
+        options |= {"cache_dir": cache_dir, "profile_dir": cache_dir / "profiles"}
+    config = ServeConfig(**options)
     from serving.assembly import assemble
     from serving.commands.progress import progress_bars
     from serving.grpc.jetstream import JetStreamConfig
@@ -91,7 +106,8 @@ def _announce(assembly: "Assembly", host: str, port: int, took_s: float) -> None
     sizes, model = assembly.engine, assembly.model
     click.echo(
         f"{model.name} ({sizes.dtype}, up to {model.max_model_len} tokens, "
-        f"{sizes.num_blocks} KV blocks of {sizes.block_size}) is ready after {took_s:.1f} s\n"
+        f"{sizes.num_blocks} KV blocks of {sizes.block_size} and {sizes.host_blocks} on the host) "
+        f"is ready after {took_s:.1f} s\n"
         f"Listening on grpc://{host}:{port}  -  try: s2l ask 'What is this about?' --context README.md "
         f"--target grpc://{host}:{port}"
     )

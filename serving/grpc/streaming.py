@@ -236,6 +236,8 @@ def _done(event: DoneEvent) -> pb.Done:
             "computed_tokens",
             "reused_tokens",
             "invalidated_tokens",
+            "restored_tokens",
+            "recomputed_tokens",
             "preemptions",
             "ttft_open_s",
             "ttft_final_s",

@@ -7,7 +7,7 @@ from cost_profiles.profile import CopyPoint, ProfileKey, StepPoint
 from cost_profiles.store import load_profile, profile_file, save_profile
 from s2l_jax.core.costs import StepShape
 
-KEY = ProfileKey("org/some model", "cpu 2 cores", "float32", 16, "0.1.0")
+KEY = ProfileKey("org/some model", "cpu 2 cores", "float32", 16, "numpy", "0.1.0")
 PROFILE = fit(
     [StepPoint(StepShape(16, 128.0), 0.03), StepPoint(StepShape(64, 2048.0), 0.1)],
     [CopyPoint("swap_out", 4, 0.002), CopyPoint("swap_in", 4, 0.001)],
@@ -22,7 +22,8 @@ def test_what_is_kept_is_found_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"device": "cpu 4 cores"}, {"dtype": "bfloat16"}, {"block_size": 32}, {"version": "2"}]
+    "change",
+    [{"device": "cpu 4 cores"}, {"dtype": "bfloat16"}, {"block_size": 32}, {"host_memory": ""}, {"version": "2"}],
 )
 def test_another_machine_has_another_profile(tmp_path, change):
     save_profile(tmp_path, KEY, PROFILE)

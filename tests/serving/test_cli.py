@@ -100,13 +100,34 @@ def test_no_server_is_one_line(tmp_path: Path) -> None:
 def test_defaults_of_the_command_are_those_of_the_configuration() -> None:
     defaults = ServeConfig()
     options = {option.name: option.default for option in serve.params}
-    for name in ("model", "block_size", "token_budget", "max_batch", "max_sessions", "policy", "default_max_tokens"):
+    for name in (
+        "model",
+        "block_size",
+        "token_budget",
+        "max_batch",
+        "max_sessions",
+        "policy",
+        "preemption",
+        "host_kv_gib",
+        "default_max_tokens",
+    ):
         assert options[name] == getattr(defaults, name)
 
 
 def test_configuration_refuses_unknown_dtypes() -> None:
     with pytest.raises(InvalidArgument, match="--dtype"):
         ServeConfig(dtype="float8")
+
+
+@pytest.mark.parametrize("host_kv_gib", [-1.0, float("nan"), float("inf")])
+def test_configuration_refuses_impossible_host_pools(host_kv_gib: float) -> None:
+    with pytest.raises(InvalidArgument, match="--host-kv-gib"):
+        ServeConfig(host_kv_gib=host_kv_gib)
+
+
+def test_configuration_refuses_unknown_preemption() -> None:
+    with pytest.raises(InvalidArgument, match="auto, recompute, swap"):
+        ServeConfig(preemption="maybe")
 
 
 def test_ask_reads_files_pages_and_standard_input(tmp_path: Path, pages: str) -> None:

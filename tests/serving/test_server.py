@@ -91,7 +91,7 @@ def test_outbox_keeps_order_and_bounds_what_waits() -> None:
             outbox.sink(ProgressEvent(i, 1000))
         for i in range(1000):
             outbox.sink(_token(i))
-        stats = SessionStats(1, 1000, 1, 0, 0, 0, 0.1, 0.1)
+        stats = SessionStats(1, 1000, 1, 0, 0, 0, 0, 0, 0.1, 0.1)
         outbox.sink(DoneEvent("length", stats))
         assert outbox.is_ended
         events = []

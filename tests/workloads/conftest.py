@@ -63,7 +63,7 @@ class FakeTarget:
                 yield Token((ord(character),), character)
                 await asyncio.sleep(0)
             n = len(context)
-            yield Done("stop", n, min(len(answer), params.max_tokens), n, 0, 1, 0, 0.2, 0.1)
+            yield Done("stop", n, min(len(answer), params.max_tokens), n, 0, 1, 0, 0, 0, 0.2, 0.1)
         except asyncio.CancelledError:
             self.cancelled.append(session_id)
             raise

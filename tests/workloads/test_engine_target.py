@@ -24,6 +24,7 @@ CONFIG = ServeConfig(
     max_batch=2,
     max_sessions=8,
     cache_dir=None,
+    profile_dir=None,
 )
 
 
@@ -42,7 +43,7 @@ def test_streaming_answers_like_waiting_through_the_real_engine(engine, make_tra
     for mode in ("stream", "wait"):
         summary = asyncio.run(run_job(trace, engine, ReplayConfig(mode, 20.0, 1), tmp_path / mode, progress))
         assert (summary["completed"], summary["failed"]) == (4, 0)
-        assert summary["policy"] == "fcfs"
+        assert summary["policy"] == "s2l"
         assert summary["engine_steps"] > 0
         assert summary["tokens_computed"] >= summary["tokens_prompt"] - summary["tokens_reused"] > 0
         assert summary["ttft_final_s"]["p50"] > 0

@@ -206,4 +206,4 @@ def test_interrupt_ends_a_job_in_order(make_trace, make_target, tmp_path):
 @pytest.mark.parametrize("spec", ["http://x:1", "grpc://nowhere", "engines", ""])
 def test_a_wrong_target_is_refused(spec):
     with pytest.raises(InvalidArgument, match="target"):
-        make_target(spec, "tiny-random", "")
+        make_target(spec)

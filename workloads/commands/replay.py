@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from s2l_jax.core.config import PREEMPTION_MODES
+from serving.config import ServeConfig
 from workloads.replay.schedule import MODES, Mode
 
 _EXIT_INTERRUPTED = 130
@@ -37,6 +40,14 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="For arrivals and made-up tokens.")
 @click.option("--policy", default="", help="Scheduling policy of the engine; for a server, what the summary says.")
 @click.option("--model", default="smollm2-135m", show_default=True, help="Model of the engine; a server has its own.")
+@click.option("--kv-blocks", type=int, help="KV blocks in the engine's pool.  [default: a share of the memory]")
+@click.option("--max-model-len", type=int, help="The engine's, as s2l serve has it.  [default: the model's limit]")
+@click.option(
+    "--host-kv-gib", type=float, help="GiB of host memory for the engine's KV, 0 for none.  [default: a share]"
+)
+@click.option(
+    "--preemption", type=click.Choice(PREEMPTION_MODES), default="auto", show_default=True, help="The engine's."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many sessions.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else, on stdout.")
@@ -48,6 +59,10 @@ def replay(
     seed: int,
     policy: str,
     model: str,
+    kv_blocks: int | None,
+    max_model_len: int | None,
+    host_kv_gib: float | None,
+    preemption: str,
     limit: int | None,
     out: Path,
     as_json: bool,
@@ -65,9 +80,14 @@ def replay(
     console = Console(stderr=as_json)
     loaded = read_trace(trace)
     config = ReplayConfig(mode, qps, seed, policy, limit)
+    engine = ServeConfig(
+        model=model, kv_blocks=kv_blocks, max_model_len=max_model_len, host_kv_gib=host_kv_gib, preemption=preemption
+    )
+    if policy:
+        engine = replace(engine, policy=policy)
 
     async def run() -> dict[str, Any]:
-        async with make_target(target, model, policy, _tell(console)) as entered:
+        async with make_target(target, engine, _tell(console)) as entered:
             return await run_job(loaded, entered, config, out, ReplayProgress(console, mode))
 
     summary = asyncio.run(run())

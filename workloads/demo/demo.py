@@ -102,7 +102,7 @@ async def _replay(trace: Trace, mode: Mode, config: DemoConfig, console: Console
             return {"server_cpu": {"used_s": used_s, "cores": cores, "share": used_s / (wall_s * cores)}}
 
         async with GrpcTarget(server.address) as target:
-            replay = ReplayConfig(mode, config.qps, config.seed, policy="fcfs", limit=config.limit)
+            replay = ReplayConfig(mode, config.qps, config.seed, limit=config.limit)
             return await run_job(trace, target, replay, config.out / mode, ReplayProgress(console, mode), cpu)
 
 

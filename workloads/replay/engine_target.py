@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
+from s2l_jax.core.costs import CostModel
 from s2l_jax.core.errors import InternalError, S2LError
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
+from s2l_jax.engine.protocol import Engine
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, ProgressEvent, Sink, SinkEvent, TokenEvent
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.assembly import Assembly, assemble
@@ -26,20 +28,39 @@ class EngineTarget:
     Sinks run on the engine's thread and only hand over to the event loop.
     """
 
-    def __init__(self, config: ServeConfig, progress: AssemblyProgress | None = None) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        progress: AssemblyProgress | None = None,
+        *,
+        wrap_engine: Callable[[Engine], Engine] | None = None,
+    ) -> None:
+        """Loads nothing yet.
+
+        Args:
+          config: what to run.
+          progress: told how far loading and compiling are.
+          wrap_engine: as `assemble`.
+        """
         self.name = "engine"
         self._config = config
         self._progress = progress
+        self._wrap_engine = wrap_engine
         self._assembly: Assembly
 
     async def __aenter__(self) -> Self:
-        self._assembly = await asyncio.to_thread(assemble, self._config, self._progress)
+        self._assembly = await asyncio.to_thread(assemble, self._config, self._progress, wrap_engine=self._wrap_engine)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self._assembly.orchestrator.close)
+
+    @property
+    def costs(self) -> CostModel:
+        """What the scheduler reckons with."""
+        return self._assembly.costs
 
     async def info(self) -> TargetInfo:
         """What the engine serves."""

@@ -156,6 +156,8 @@ def _fold_done(row: SessionRow, done: Done) -> None:
     row.computed_tokens = done.computed_tokens
     row.reused_tokens = done.reused_tokens
     row.invalidated_tokens = done.invalidated_tokens
+    row.restored_tokens = done.restored_tokens
+    row.recomputed_tokens = done.recomputed_tokens
     row.preemptions = done.preemptions
     row.server_ttft_open_s = done.ttft_open_s
     row.server_ttft_final_s = done.ttft_final_s

@@ -16,13 +16,12 @@ ENGINE = "engine"
 _IDLE_TIMEOUT_S = 600.0  # a replayed stream may be silent for long
 
 
-def make_target(spec: str, model: str, policy: str, progress: "Progress | None" = None) -> Target:
+def make_target(spec: str, engine: ServeConfig | None = None, progress: "Progress | None" = None) -> Target:
     """A target for `grpc://HOST:PORT`, or for `engine`: this process, without a server.
 
     Args:
       spec: what the user gave.
-      model: `engine` only: what to load.
-      policy: `engine` only: scheduling policy, empty for the default.
+      engine: `engine` only: what to load, and how to run it; its idle time-out is replaced by a long one.
       progress: `engine` only: told how far loading and compiling are.
 
     Raises:
@@ -31,8 +30,7 @@ def make_target(spec: str, model: str, policy: str, progress: "Progress | None" 
     if spec == ENGINE:
         from workloads.replay.engine_target import EngineTarget
 
-        config = ServeConfig(model=model, idle_timeout_s=_IDLE_TIMEOUT_S)
-        return EngineTarget(replace(config, policy=policy) if policy else config, progress)
+        return EngineTarget(replace(engine or ServeConfig(), idle_timeout_s=_IDLE_TIMEOUT_S), progress)
     if not spec.startswith("grpc://"):
         raise InvalidArgument(f"--target is {spec!r}, but must be grpc://HOST:PORT or {ENGINE}")
     address_of(spec)

@@ -162,7 +162,7 @@ class TopLogprobs(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("finish_reason", "prompt_tokens", "output_tokens", "computed_tokens", "reused_tokens", "invalidated_tokens", "ttft_open_s", "ttft_final_s", "preemptions")
+    __slots__ = ("finish_reason", "prompt_tokens", "output_tokens", "computed_tokens", "reused_tokens", "invalidated_tokens", "ttft_open_s", "ttft_final_s", "preemptions", "restored_tokens", "recomputed_tokens")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +172,8 @@ class Done(_message.Message):
     TTFT_OPEN_S_FIELD_NUMBER: _ClassVar[int]
     TTFT_FINAL_S_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: str
     prompt_tokens: int
     output_tokens: int
@@ -181,4 +183,6 @@ class Done(_message.Message):
     ttft_open_s: float
     ttft_final_s: float
     preemptions: int
-    def __init__(self, finish_reason: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., reused_tokens: _Optional[int] = ..., invalidated_tokens: _Optional[int] = ..., ttft_open_s: _Optional[float] = ..., ttft_final_s: _Optional[float] = ..., preemptions: _Optional[int] = ...) -> None: ...
+    restored_tokens: int
+    recomputed_tokens: int
+    def __init__(self, finish_reason: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., reused_tokens: _Optional[int] = ..., invalidated_tokens: _Optional[int] = ..., ttft_open_s: _Optional[float] = ..., ttft_final_s: _Optional[float] = ..., preemptions: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ...) -> None: ...
