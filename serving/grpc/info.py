@@ -49,7 +49,7 @@ class InfoServicer(info_pb2_grpc.InfoServicer):
         kinds = stats.preemptions
         return pb.Stats(
             sessions=stats.sessions,
-            free_blocks=stats.free_blocks,
+            free_blocks=stats.free_blocks + stats.cached_blocks,  # what is cached makes room at once
             held_blocks=stats.held_blocks,
             total_blocks=stats.total_blocks,
             steps=stats.steps,

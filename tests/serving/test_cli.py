@@ -108,7 +108,6 @@ def test_defaults_of_the_command_are_those_of_the_configuration() -> None:
         "max_sessions",
         "policy",
         "preemption",
-        "host_kv_gib",
         "default_max_tokens",
     ):
         assert options[name] == getattr(defaults, name)
