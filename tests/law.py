@@ -98,6 +98,11 @@ class LawMachine(RuleBasedStateMachine):
     params: ClassVar[tuple[SamplingParams, ...]] = kinds_of_params(
         {"ignore_eos": True}, {}, {"ignore_eos": True, "stop_token_ids": STOPS}
     )
+    pool_sizes: ClassVar[tuple[int, ...]] = (12, 12, 14, 24, max_blocks)
+    tenants: ClassVar[tuple[str, ...]] = ("", "", "other")
+    policies: ClassVar[tuple[str, ...]] = tuple(sorted(POLICIES))
+    preemptions: ClassVar[tuple[str, ...]] = PREEMPTION_MODES
+    host_blocks: ClassVar[tuple[int, ...]] = (0, 2, 6, max_host_blocks)
     tally: ClassVar[Counter[str]]
 
     def device(self) -> Device:
@@ -110,18 +115,16 @@ class LawMachine(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
-        smallest = MAX_MODEL_LEN // self.block_size
-        pool_sizes = [smallest, smallest, smallest + 2, 2 * smallest, self.max_blocks]
         config = SchedulerConfig(
-            num_blocks=data.draw(st.sampled_from(pool_sizes), "blocks"),
-            host_blocks=data.draw(st.sampled_from([0, 2, 6, self.max_host_blocks]), "host blocks"),
+            num_blocks=data.draw(st.sampled_from(self.pool_sizes), "blocks"),
+            host_blocks=data.draw(st.sampled_from(self.host_blocks), "host blocks"),
             block_size=self.block_size,
             token_budget=data.draw(st.integers(self.max_batch, self.max_token_budget), "token budget"),
             max_batch=self.max_batch,
             max_sessions=self.max_sessions,
             max_model_len=MAX_MODEL_LEN,
-            policy=data.draw(st.sampled_from(sorted(POLICIES)), "policy"),
-            preemption=data.draw(st.sampled_from(PREEMPTION_MODES), "preemption"),
+            policy=data.draw(st.sampled_from(self.policies), "policy"),
+            preemption=data.draw(st.sampled_from(self.preemptions), "preemption"),
             decode_gap_s=data.draw(st.sampled_from([1e-3, 0.03, 10.0]), "decode gap"),
             partial_step_s=data.draw(st.sampled_from([1e-3, 0.03, 10.0]), "partial step"),
             min_chunk_tokens=data.draw(st.sampled_from([1, 16]), "smallest chunk"),
@@ -142,7 +145,7 @@ class LawMachine(RuleBasedStateMachine):
             tokens,
             data.draw(st.sampled_from(self.params), "params"),
             final=final,
-            tenant=data.draw(st.sampled_from(["", "", "other"]), "tenant"),
+            tenant=data.draw(st.sampled_from(self.tenants), "tenant"),
             priority=data.draw(st.sampled_from([0, 0, 1]), "priority"),
             deadline_s=data.draw(st.sampled_from([None, self.run.now_s + 0.1]), "deadline"),
         )
@@ -160,6 +163,15 @@ class LawMachine(RuleBasedStateMachine):
         stream = self._pick(data)
         keep = data.draw(st.integers(0, len(stream.context)), "keep")
         self.run.change(stream.id, stream.context[:keep] + tokens, final=final, keep=0 if resend else keep)
+
+    @precondition(lambda self: any(stream.context for stream in self.run.streams.values()))
+    @rule(data=st.data(), final=st.booleans())
+    def replace_one(self, data: st.DataObject, final: bool) -> None:
+        names = sorted(key for key, stream in self.run.streams.items() if stream.context)
+        stream = self.run.streams[data.draw(st.sampled_from(names), "session")]
+        context = list(stream.context)
+        context[data.draw(st.integers(0, len(context) - 1), "position")] += 4
+        self.run.change(stream.id, context, final=final)
 
     @precondition(lambda self: any(stream.versions for stream in self.run.streams.values()))
     @rule(data=st.data(), final=st.booleans())

@@ -3,6 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -67,6 +68,18 @@ class JaxDevice:
 
 
 @pytest.fixture(scope="module")
+def config(config: EngineConfig) -> EngineConfig:
+    return replace(config, host_blocks=LawMachine.max_host_blocks)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: LoadedModel, config: EngineConfig) -> JaxEngine:
+    engine = JaxEngine(tiny.build(), tiny.config, config)
+    engine.warmup()
+    return engine
+
+
+@pytest.fixture(scope="module")
 def fresh(tiny: LoadedModel, config: EngineConfig) -> JaxEngine:
     """An engine that takes a whole context in one step."""
     whole = EngineConfig(
@@ -97,7 +110,6 @@ def test_law_on_the_jax_engine(
     devices: list[JaxDevice] = []
 
     class JaxEngineLaw(LawMachine):
-        max_host_blocks = config.host_blocks
         params = kinds_of_params(
             {"ignore_eos": True}, {}, {"ignore_eos": True, "stop_token_ids": STOPS}, {"repetition_penalty": 1.5}
         )
