@@ -6,7 +6,7 @@ from collections.abc import Callable
 _LEAD_SHARE = 0.3
 _LONGEST_LEAD_S = 0.03
 _NEWEST_SHARE = 0.25
-_PAUSES = 20
+_PAUSES = 8  # few, since on a CPU each look takes time from the step itself
 _SHORTEST_PAUSE_S = 0.0002
 
 

@@ -18,6 +18,8 @@ from s2l_jax.engine.config import HOST_MEMORIES, EngineConfig
 from s2l_jax.engine.device_code import Contents
 from s2l_jax.engine.engine import JaxEngine
 from s2l_jax.engine.errors import KVLost
+from s2l_jax.engine.host_numpy import NumpyMemory
+from s2l_jax.engine.host_pinned import PinnedMemory
 from s2l_jax.engine.host_pool import HostMemory
 from s2l_jax.models.registry import LoadedModel
 from tests.engine.driver import Stream, decode, prefill, same_output
@@ -298,3 +300,18 @@ def test_memories_are_what_they_are_called(engine: JaxEngine) -> None:
     else:
         assert kept.sharding.memory_kind == "pinned_host"
     assert kept.nbytes == read_pages(engine)[1].nbytes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", HOST_MEMORIES)
+def test_memories_keep_every_bit(kind: str, dtype: str) -> None:
+    device, shape = jax.devices()[0], (2, 1, 4, 8)
+    memory: HostMemory = PinnedMemory(6, device) if kind == "pinned_host" else NumpyMemory(6, shape, dtype, device)
+    bits = np.random.default_rng(0).integers(0, 256, (5, *shape, jnp.dtype(dtype).itemsize), np.uint8)
+    pages = bits.view(jnp.dtype(dtype))[..., 0]
+    on_device = jax.device_put(pages, device)
+    slots = [5, 0, 3, 1, 2]
+    memory.write(slots, tuple(jnp.split(on_device, 5)) if memory.split_contents else (on_device,))
+    loaded = np.concatenate([np.asarray(piece) for piece in memory.read([3, 5])])
+    assert loaded.dtype == jnp.dtype(dtype)
+    assert loaded.tobytes() == pages[[2, 0]].tobytes()

@@ -160,3 +160,10 @@ def test_fingerprints_tell_configurations_apart() -> None:
     assert code_fingerprint([1]) == code_fingerprint([1])
     assert code_fingerprint([1]) != code_fingerprint([2])
     assert environment_fingerprint(device) == environment_fingerprint(device)
+
+
+def test_files_edited_since_the_start_do_not_change_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is traced is the code that was imported, so that is what executables must be kept under."""
+    before = code_fingerprint([1])
+    monkeypatch.setattr(Path, "read_text", lambda self: "edited")
+    assert code_fingerprint([1]) == before
