@@ -3,11 +3,12 @@
 Memory matters here only as feasibility: nobody is started who could not be finished.
 """
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from s2l_jax.core.config import SchedulerConfig
-from s2l_jax.core.costs import NO_WORK, CostModel, StepShape
+from s2l_jax.core.costs import CostModel, StepShape
 from s2l_jax.core.policy import Policy
 from s2l_jax.core.queues import Queues
 from s2l_jax.core.session import Session
@@ -21,6 +22,7 @@ class Admission(NamedTuple):
       ready: each only samples its first token.
       prompts: those that may compute, best first.
       budget_tokens: what prompts may compute together.
+      budget_s: how long that may take, or at least `min_chunk_tokens` of the first one.
       room: how many of `ready` and `prompts` the batch still takes.
       spare_blocks: of the blocks available, what decodes do not need soon; incomplete sessions may take no more.
     """
@@ -29,6 +31,7 @@ class Admission(NamedTuple):
     ready: list[Session]
     prompts: list[Session]
     budget_tokens: int
+    budget_s: float
     room: int
     spare_blocks: int
 
@@ -51,18 +54,19 @@ class Admitter:
         ready = list(queues.ready.values())
         room = config.max_batch - len(decodes)
         budget = config.token_budget - len(decodes)
+        budget_s = math.inf
         prompts: list[Session] = []
         if not self._policy.streams_last:
             prompts = self._rank([*queues.prompts.values(), *queues.streams.values()])
         elif queues.prompts:
             prompts = self._feasible(self._rank(queues.prompts.values()), decodes)
-            if decodes:
-                budget = self._bound(budget, config.decode_gap_s, prompts[0], decodes)
+            if decodes or any(session.output_tokens for session in prompts[:room]):
+                budget_s = config.decode_gap_s - self._decoding_s(decodes)
         elif queues.streams and not ready:
             prompts = self._rank(queues.streams.values())
             limit_s = min(config.partial_step_s, config.decode_gap_s) if decodes else config.partial_step_s
-            budget = self._bound(budget, limit_s, prompts[0], decodes)
-        return Admission(decodes, ready, prompts, budget, room, available_blocks - len(decodes))
+            budget_s = limit_s - self._decoding_s(decodes)
+        return Admission(decodes, ready, prompts, budget, budget_s, room, available_blocks - len(decodes))
 
     def _feasible(self, ranked: list[Session], decodes: list[Session]) -> list[Session]:
         """As many of the first complete sessions as the pool could hold to their first token; one at least."""
@@ -76,14 +80,10 @@ class Admitter:
                 break
         return ranked
 
-    def _bound(self, budget: int, limit_s: float, first: Session, decodes: list[Session]) -> int:
-        """Cuts a budget so that the step keeps to a time; the context is that of the first prompt."""
-        if decodes:
-            contexts = sum(session.computed for session in decodes)
-            shape = StepShape(decodes=len(decodes), decode_context_tokens=contexts)
-            limit_s -= self._costs.step(shape) - self._costs.step(NO_WORK)
-        tokens = self._costs.tokens_within(limit_s, first.computed)
-        return min(budget, max(tokens, self._config.min_chunk_tokens))
+    def _decoding_s(self, decodes: list[Session]) -> float:
+        """How long a step takes that only decodes."""
+        contexts = sum(session.computed for session in decodes)
+        return self._costs.step(StepShape(decodes=len(decodes), decode_context_tokens=contexts))
 
     def _best(self, decodes: Iterable[Session]) -> list[Session]:
         chosen = list(decodes)

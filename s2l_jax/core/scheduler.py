@@ -249,7 +249,8 @@ class Scheduler:
         while flight is None or flight.plan is not plan:
             flight = self._in_flight.pop()
             self._memory.discard(flight.plan.saves)
-            rows = {row.session_id for row in (*flight.plan.chunks, *flight.plan.samples)}
+            rows = {chunk.session_id for chunk in flight.plan.chunks}
+            rows |= {sample.session_id for sample in flight.plan.samples}
             for session in flight.sessions:
                 if session.state is SessionState.DONE:
                     continue

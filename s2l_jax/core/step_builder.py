@@ -7,7 +7,7 @@ import numpy as np
 
 from s2l_jax.core.admission import Admission
 from s2l_jax.core.config import SchedulerConfig
-from s2l_jax.core.costs import CostModel, StepShape
+from s2l_jax.core.costs import NO_WORK, CostModel, StepShape
 from s2l_jax.core.eviction import Evictor
 from s2l_jax.core.ids import BlockId
 from s2l_jax.core.memory import Memory
@@ -63,8 +63,9 @@ class StepBuilder:
         self._queues = queues
         self._evictor = evictor
         self._usage = usage
+        self._step_s = costs.step(NO_WORK)
         self._admitted = 0
-        self._start(0, Admission([], [], [], 0, 0, 0), 0.0)
+        self._start(0, Admission([], [], [], 0, 0.0, 0, 0), 0.0)
 
     def build(self, step_id: int, admission: Admission, now_s: float) -> Flight:
         """Plans a step and accounts for it as if it had run; it may turn out empty."""
@@ -87,6 +88,7 @@ class StepBuilder:
         self._step_id = step_id
         self._now_s = now_s
         self._budget_tokens = admission.budget_tokens
+        self._budget_s = admission.budget_s
         self._room = admission.room
         self._spare_blocks = admission.spare_blocks
         self._is_alone = len(admission.prompts) == 1 and not admission.decodes
@@ -143,7 +145,7 @@ class StepBuilder:
                 self._run(session)
 
     def _decode(self, sessions: list[Session]) -> None:
-        """One token each. This runs most often by far, so it does by hand, in one loop, what `_compute` and `_sample` do.
+        """One token each. This runs most often, so it does by hand, in one loop, what `_compute` and `_sample` do.
 
         Named tuples are made without their own constructors, which takes half the time.
         """
@@ -189,8 +191,7 @@ class StepBuilder:
         memory = self._memory
         before, actions = session.computed, len(self._loads) + len(self._copies) + len(self._chunks)
         claim_shared(session, memory.pool, memory.host)
-        front = self._restore(session)
-        if not front:
+        if self._restore(session):
             self._copy_part(session)
             self._compute(session, session.remaining)
         may_sample = session.is_final and session.remaining == 0
@@ -206,18 +207,38 @@ class StepBuilder:
             self._queues.place(session)
 
     def _compute(self, session: Session, wanted: int) -> None:
-        wanted = min(wanted, self._budget_tokens)
+        wanted = self._affordable(session, wanted)
         tokens = self._grow(session, wanted) if wanted else 0
-        if tokens:
-            self._budget_tokens -= tokens
-            self._usage.charge(session.tenant, self._costs.recompute(tokens, session.computed))
-            start = session.advance(tokens)
-            ids = session.tokens.copy(start, start + tokens)
-            self._chunks.append(Chunk(session.id, session.slot, start, ids, session.table))
-            if tokens == 1:
-                self._contexts += start
-            else:
-                self._attended_tokens += tokens * (start + tokens / 2)
+        if not tokens:
+            return
+        start = session.advance(tokens)
+        self._chunks.append(
+            Chunk(session.id, session.slot, start, session.tokens.copy(start, start + tokens), session.table)
+        )
+        if tokens == 1:
+            self._contexts += start
+        else:
+            self._attended_tokens += tokens * (start + tokens / 2)
+        seconds = self._chunk_s(tokens, start)
+        self._usage.charge(session.tenant, seconds)
+        self._budget_tokens -= tokens
+        self._budget_s -= seconds
+
+    def _affordable(self, session: Session, wanted: int) -> int:
+        """How many tokens still fit into the step, in number and in time."""
+        wanted = min(wanted, self._budget_tokens)
+        if self._budget_s == math.inf or not wanted:
+            return wanted
+        tokens = min(wanted, self._costs.tokens_within(self._budget_s + self._step_s, session.computed))
+        if tokens == 1 and self._chunk_s(1, session.computed) > self._budget_s:
+            tokens = 0
+        return tokens if self._chunks else max(tokens, min(wanted, self._config.min_chunk_tokens))
+
+    def _chunk_s(self, tokens: int, start: int) -> float:
+        """What a chunk adds to a step."""
+        if tokens == 1:
+            return self._costs.step(StepShape(decodes=1, decode_context_tokens=start)) - self._step_s
+        return self._costs.recompute(tokens, start) - self._step_s
 
     def _sample(self, session: Session, position: int) -> None:
         history = session.tokens.copy(0, position) if session.has_penalties else None
@@ -231,17 +252,23 @@ class StepBuilder:
     # Memory
 
     def _restore(self, session: Session) -> bool:
-        """Loads what the host has; True if the front of it is computed meanwhile, which is all for this step."""
+        """Loads what the host has.
+
+        Returns:
+          True if the session may go on computing: what the host has need not be computed, so if there is no room to
+          load it, it waits; and if the front of it is computed while the back is loaded, that is all for this step.
+        """
         host = self._memory.host
         run = on_host(session, host) if host is not None else 0
         if host is None or not run:
-            return False
+            return True
         forced = self._config.preemption == "swap"
-        front, back = plan_restore(session, run, self._budget_tokens, self._costs, forced=forced, alone=self._is_alone)
+        is_alone = self._is_alone and session.is_final
+        front, back = plan_restore(session, run, self._budget_tokens, self._costs, forced=forced, alone=is_alone)
         if front:
             self._compute(session, front * session.block_size)
             if session.computed % session.block_size:  # there was no room for the front, let alone for the back
-                return True
+                return False
             back = min(back, (session.reach - session.computed) // session.block_size)
         first = session.computed // session.block_size
         keys = [session.key(index) for index in range(first, first + back)]
@@ -254,7 +281,7 @@ class StepBuilder:
         self._memory.counters.loaded_blocks += len(blocks)
         session.add_blocks(blocks)
         session.hold_found(len(blocks) * session.block_size)
-        return front > 0
+        return not front and len(blocks) == back
 
     def _copy_part(self, session: Session) -> None:
         """Copies the beginning of a block that goes on differently."""
