@@ -21,7 +21,8 @@ from s2l_jax.core.costs import PhysicalCosts
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.policy import POLICIES
-from tests.law_run import Device, Run, Stream
+from tests.law_run import Run
+from tests.law_world import Device, Stream
 
 MAX_MODEL_LEN = 48
 MAX_TOKENS = (1, 2, 3, 5, 10)

@@ -8,9 +8,7 @@ Two steps may be planned and not committed. A step is planned, handed over (`sub
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
 
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import CostModel, PhysicalCosts
@@ -19,71 +17,10 @@ from s2l_jax.core.ids import SessionId
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import LAST_SAMPLED, StepPlan, StepResult
 from s2l_jax.core.scheduler import Scheduler
-from tests.fakes import Context
+from tests.law_world import Device, Reference, Step, Stream
 
 _SLACK_STEPS = 8
 _COMPLETE_FIRST = ("s2l", "fcfs", "lcas")
-
-
-class Device(Protocol):
-    """An engine, and ways to break it."""
-
-    def submit(self, plan: StepPlan, contexts: Mapping[SessionId, Context] | None = None) -> None:
-        """As the engine's; the contexts are what the sessions' KV must hold."""
-
-    def collect(self) -> StepResult:
-        """As the engine's."""
-
-    def drop(self) -> None:
-        """Fails all outstanding steps."""
-
-    def lose_kv(self) -> None:
-        """Fails them, and all KV on the device goes with them."""
-
-    def inspect(self, scheduler: Scheduler, contexts: Mapping[SessionId, Context]) -> None:
-        """Compares what is there with what the scheduler believes is there; all that it planned has been submitted."""
-
-
-Reference = Callable[[Sequence[int], SamplingParams], list[int]]
-"""Output of a fresh engine given a whole context at once, `max_tokens` of it or up to a stop token."""
-
-
-@dataclass
-class Stream:
-    """What a client knows of its session.
-
-    Attributes:
-      steps_left: once the context is complete: within how many steps the first token must come.
-    """
-
-    id: SessionId
-    tenant: str
-    params: SamplingParams
-    context: list[int]
-    is_final: bool
-    seq: int = 1
-    output: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
-    versions: list[list[int]] = field(default_factory=list)
-    steps_left: int = 0
-
-    @property
-    def work(self) -> int:
-        """Steps that the session takes if it runs one token in each, and as many that only bring pages back."""
-        return 2 * (len(self.context) + self.params.max_tokens)
-
-    @property
-    def is_waiting(self) -> bool:
-        """True from the end of its context to its first token."""
-        return self.is_final and not self.output
-
-
-class Step(NamedTuple):
-    """A plan, and what was true when it was made."""
-
-    plan: StepPlan
-    contexts: dict[SessionId, Context]
-    streams: dict[SessionId, Stream]
 
 
 class Run:
@@ -127,7 +64,7 @@ class Run:
         """Raises whatever is wrong."""
         self.scheduler.check_integrity()
         if self.planned is None:
-            self.device.inspect(self.scheduler, {key: _context(stream) for key, stream in self.streams.items()})
+            self.device.inspect(self.scheduler, {key: stream.kv for key, stream in self.streams.items()})
 
     # Events
 
@@ -226,8 +163,9 @@ class Run:
             return False
         rows = {chunk.session_id for chunk in plan.chunks} | {sample.session_id for sample in plan.samples}
         streams = {key: self.streams[key] for key in rows}
-        contexts = {key: _context(stream) for key, stream in streams.items()}
+        contexts = {key: stream.kv for key, stream in streams.items()}
         self.planned = Step(plan, contexts, streams)
+        self._check_duration(plan, streams)
         self._count_plan(plan)
         for stream in self.streams.values():
             if stream.is_waiting and stream.id not in {sample.session_id for sample in plan.samples}:
@@ -384,6 +322,25 @@ class Run:
         for stream in self.streams.values():
             stream.steps_left += work
 
+    def _check_duration(self, plan: StepPlan, streams: dict[SessionId, Stream]) -> None:
+        """The step is as much work as its shape says, and takes no longer than the default policy allows."""
+        long = [chunk for chunk in plan.chunks if len(chunk.tokens) > 1]
+        single = [chunk for chunk in plan.chunks if len(chunk.tokens) == 1]
+        shape, tokens = plan.shape, sum(len(chunk.tokens) for chunk in long)
+        assert (shape.prefill_tokens, shape.decodes) == (tokens, len(single))
+        assert shape.attended_tokens == sum((chunk.end**2 - chunk.start**2) / 2 for chunk in long)
+        assert 0 <= shape.decode_context_tokens - sum(chunk.start for chunk in single) <= len(single)
+        decodes = sum(chunk.start >= streams[chunk.session_id].decode_start for chunk in single)
+        prompts = tokens + len(single) - decodes
+        if self.config.policy != "s2l" or prompts <= self.config.min_chunk_tokens:
+            return
+        # The scheduler does not know yet which prompts will have one token only, and what they attend to.
+        predicted_s = 0.99 * self.costs.step(shape._replace(prefill_tokens=prompts, decodes=decodes))
+        if decodes:
+            assert predicted_s <= self.config.decode_gap_s, "who decodes waits too long"
+        if not any(stream.is_final for stream in streams.values()):
+            assert predicted_s <= self.config.partial_step_s, "a step for incomplete sessions takes too long"
+
     # Details
 
     def _is_refusable(self, context: Sequence[int], params: SamplingParams, final: bool) -> bool:
@@ -406,7 +363,3 @@ class Run:
     def _count_session(self, stats: object) -> None:
         for name in ("reused_tokens", "restored_tokens", "recomputed_tokens", "invalidated_tokens"):
             self.tally[f"sessions with {name}"] += getattr(stats, name) > 0
-
-
-def _context(stream: Stream) -> Context:
-    return Context(stream.tenant, (*stream.context, *stream.output))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -102,7 +101,7 @@ def test_law_on_the_jax_engine(
 ) -> None:
     @functools.cache
     def reference(context: tuple[int, ...], params: SamplingParams) -> list[int]:
-        stream = Stream(context, np.arange(MAX_MODEL_LEN // config.block_size))
+        stream = Stream(context, range(MAX_MODEL_LEN // config.block_size))
         prefill(fresh, stream, [len(context)])
         decode(fresh, [stream], params.max_tokens, params)
         return stream.tokens[len(context) :]
