@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pressure_steps import Prediction
 from rich.console import Console
 from rich.table import Table
@@ -97,6 +98,9 @@ def draw(loads: dict[str, Sequence[dict[str, Any]]], path: Path) -> None:
         axes.set_yticks(range(len(cells)), labels, fontsize=8)
         axes.invert_yaxis()
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", which="both", color="#EBEBEB", lw=0.8)
         axes.set_xlabel("seconds from the last chunk to the first token")
