@@ -12,6 +12,8 @@ from tests.plan_check import require
 MASK = (1 << 64) - 1
 WEIGHT = 0x9E3779B97F4A7C15
 GREEDY = SamplingParams()
+BROKEN_SEED = 13
+"""Sessions sampling with this seed have no finite logits now and then."""
 
 
 def mix(value: int) -> int:
@@ -57,6 +59,8 @@ def next_token(hidden: int, sample: Sample, alphabet: Sequence[int]) -> SampledT
     value = hidden
     if not params.is_greedy:
         value = mix(value ^ mix(sample.seed * 31 + sample.position))
+        if sample.seed == BROKEN_SEED and value % 4 == 0:
+            return SampledToken(-1)
     if params.has_penalties:
         history = () if sample.history is None else tuple(sample.history.tolist())
         known = len(history) == sample.position and min(history) >= 0
@@ -78,7 +82,7 @@ def reference_output(
     seed: int = 0,
     stop_token_ids: Collection[int] = (),
 ) -> list[int]:
-    """What a fresh `FakeEngine` outputs for a prompt: `n` tokens, or fewer if one of `stop_token_ids` (kept) comes."""
+    """What a fresh `FakeEngine` outputs for a prompt: `n` tokens, or up to the first of `stop_token_ids` or -1."""
     tokens = [int(token) for token in prompt_tokens]
     if not tokens:
         raise ValueError("the prompt is empty")
@@ -93,6 +97,6 @@ def reference_output(
         token = next_token(digest, sample, alphabet).token_id
         output.append(token)
         tokens.append(token)
-        if token in stop_token_ids:
+        if token in stop_token_ids or token < 0:
             break
     return output

@@ -30,7 +30,7 @@ STOPS = frozenset(range(0, 256, 4))
 EOS = frozenset(range(1, 256, 8))
 # Pieces are prefixes of a few fixed texts, so that contexts share prefixes of any length and pools fill up quickly.
 TEXTS = np.random.default_rng(0).integers(0, 4, (4, 40)).tolist()
-LENGTHS = [0, 1, 3, 4, 7, 8, 12, 13, 16, 21, 27, 32, 38, 40]
+LENGTHS = [0, 1, 3, 4, 7, 8, 12, 13, 16, 21, 27, 32, 38, 40, 40]
 TOKENS = st.builds(lambda text, length: text[:length], st.sampled_from(TEXTS), st.sampled_from(LENGTHS))
 COSTS = {
     "as they are": PhysicalCosts(),
@@ -62,7 +62,7 @@ KINDS = (
     "sessions with recomputed_tokens",
     "sessions with invalidated_tokens",
 )
-_ENOUGH_EXAMPLES = 300
+_ENOUGH_EXAMPLES = 500
 
 
 def law_settings(config: pytest.Config) -> settings:
@@ -99,11 +99,11 @@ class LawMachine(RuleBasedStateMachine):
     params: ClassVar[tuple[SamplingParams, ...]] = kinds_of_params(
         {"ignore_eos": True}, {}, {"ignore_eos": True, "stop_token_ids": STOPS}
     )
-    pool_sizes: ClassVar[tuple[int, ...]] = (12, 12, 14, 24, max_blocks)
+    pool_sizes: ClassVar[tuple[int, ...]] = (12, 12, 12, 14, 24, max_blocks)
     tenants: ClassVar[tuple[str, ...]] = ("", "", "other")
     policies: ClassVar[tuple[str, ...]] = tuple(sorted(POLICIES))
-    preemptions: ClassVar[tuple[str, ...]] = PREEMPTION_MODES
-    host_blocks: ClassVar[tuple[int, ...]] = (0, 2, 6, max_host_blocks)
+    preemptions: ClassVar[tuple[str, ...]] = (*PREEMPTION_MODES, "auto", "swap")
+    host_blocks: ClassVar[tuple[int, ...]] = (0, 2, 6, 6, max_host_blocks, max_host_blocks)
     tally: ClassVar[Counter[str]]
 
     def device(self) -> Device:

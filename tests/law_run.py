@@ -282,9 +282,10 @@ class Run:
             right = self.reference(stream.context, stream.params)
             stops = set(stream.params.stop_token_ids)
             stops |= set() if stream.params.ignore_eos else self.config.eos_token_ids
-            end = next((i for i, token in enumerate(right) if token in stops), None)
+            end = next((i for i, token in enumerate(right) if token in stops or token < 0), None)
             assert stream.output == (right if end is None else right[: end + 1]), f"{stream.id} is wrong"
-            assert stream.finish_reason == ("length" if end is None else "stop")
+            reason = "length" if end is None else "error" if right[end] < 0 else "stop"
+            assert stream.finish_reason == reason
 
     def _check_empty(self) -> None:
         self.scheduler.check_integrity()

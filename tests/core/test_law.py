@@ -9,6 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from s2l_jax.core.params import SamplingParams
 from tests.fake_device import FakeDevice
+from tests.fake_model import BROKEN_SEED
 from tests.fakes import reference_output
 from tests.law import STOPS, LawMachine, kinds_of_params, law_settings, report
 
@@ -27,6 +28,7 @@ class FakeEngineLaw(LawMachine):
         {"ignore_eos": True, "stop_token_ids": STOPS},
         {"repetition_penalty": 1.5},
         {"temperature": 1.0, "seed": 7},
+        {"temperature": 1.0, "seed": BROKEN_SEED, "ignore_eos": True},
     )
     tally: ClassVar[Counter[str]] = Counter()
 
