@@ -30,7 +30,7 @@ class HostMemory(Protocol):
     """Memory for a fixed number of pages.
 
     Attributes:
-      split_contents: contents are passed as one piece for each page, else as one piece.
+      split_contents: contents come as one piece for each page, else all in one.
     """
 
     split_contents: bool
