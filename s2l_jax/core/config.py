@@ -43,8 +43,8 @@ class SchedulerConfig:
     policy: str = "s2l"
     host_blocks: int = 0
     preemption: str = "auto"
-    decode_gap_s: float = 0.2
-    partial_step_s: float = 0.1
+    decode_gap_s: float = 0.4
+    partial_step_s: float = 0.05
     min_chunk_tokens: int = 16
     eos_token_ids: frozenset[int] = frozenset()
     seed: int = 0
