@@ -66,8 +66,12 @@ class Machine:
 # and 4.8 TB/s per GPU, PCIe Gen5 x16 (64 GB/s). A token costs 16.1 GFLOP in matrices: 14 us at 58% of peak. A pair of
 # attended tokens costs 4 * 4096 FLOP in each of 32 layers: 0.6 ns at 44%. A step reads 16 GB of weights (1.7 ms) and
 # spends as much again on the host. KV of a token is 128 KiB, read at 60% of bandwidth; a block of 16 is 2 MiB, half of
-# it on each GPU, copied at 25 GB/s a GPU. Check: the published median TTFT at QPS 1 without streaming, 5749 tokens, is
-# 0.131 s (simulated: 0.130 s).
+# it on each GPU, copied at 25 GB/s a GPU. Check: TTFT in seconds as Stream2LLM published it for its default scheduler,
+# and simulated with 1000 sessions and an ample pool:
+#   QPS 1 waiting    P50 0.131, simulated 0.138   P95 1.04, 0.98   P99 2.09, 1.16
+#   QPS 1 streaming  P50 0.030,           0.019   P95 0.27, 0.21   P99 0.67, 0.43
+#   QPS 4 waiting    P50 0.752,           0.682   P95 4.34, 3.58   P99 5.40, 4.52
+#   QPS 4 streaming  P50 0.072,           0.075   P95 1.96, 1.53   P99 4.45, 4.34
 H200_8B = PhysicalCosts(
     step_s=4e-3,
     token_s=14e-6,

@@ -174,6 +174,7 @@ def test_serve_announces_itself_and_drains_on_sigterm(tmp_path: Path, request: p
     cache_dir = str(request.config.cache.mkdir("serving"))
     ready = tmp_path / "ready.json"
     small = ["--max-model-len", "256", "--kv-blocks", "64", "--token-budget", "16", "--max-batch", "4"]
+    small += ["--host-kv-gib", "0", "--preemption", "recompute"]
     command = [*S2L, "serve", "--model", "tiny-random", "--port", "0", "--ready-file", str(ready), *small]
     process = subprocess.Popen(
         [*command, "--max-sessions", "4", "--cache-dir", cache_dir, "--drain-timeout-s", "20"],
@@ -200,6 +201,7 @@ def test_serve_announces_itself_and_drains_on_sigterm(tmp_path: Path, request: p
                 assert session.result().token_ids == whole.token_ids
         out, err = process.communicate(timeout=30)
         assert process.returncode == 0, err
+        assert "64 KV blocks of 16 and 0 on the host" in out
         assert f"Listening on grpc://127.0.0.1:{address['port']}" in out
         assert "stopped, all sessions had ended" in out
     finally:

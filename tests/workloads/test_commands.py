@@ -41,6 +41,24 @@ def test_replay_writes_a_folder_and_prints_a_table(run, trace_path, make_target,
     assert json.loads(result.stdout) | {"requests": 2, "mode": "wait", "qps": 50.0} == json.loads(result.stdout)
 
 
+def test_replay_runs_its_engine_as_told(run, trace_path, make_target, monkeypatch):
+    engines = []
+
+    def make(spec, engine, progress):
+        engines.append(engine)
+        return make_target()
+
+    monkeypatch.setattr(targets, "make_target", make)
+    told = ("--model", "tiny-random", "--policy", "lcas", "--kv-blocks", "40", "--max-model-len", "512")
+    more = ("--host-kv-gib", "0.5", "--preemption", "swap")
+    for options in ((*told, *more), ()):
+        assert run(replay, trace_path, "--target", "engine", "--qps", "50", "--out", "out", *options).exit_code == 0
+    chosen, default = engines
+    assert (chosen.model, chosen.policy, chosen.kv_blocks, chosen.max_model_len) == ("tiny-random", "lcas", 40, 512)
+    assert (chosen.host_kv_gib, chosen.preemption) == (0.5, "swap")
+    assert (default.policy, default.host_kv_gib, default.preemption) == ("s2l", None, "auto")
+
+
 def test_replay_says_by_its_exit_code_that_sessions_failed(run, trace_path, make_target, monkeypatch):
     monkeypatch.setattr(targets, "GrpcTarget", lambda address: make_target(fail=frozenset({"s2"})))
     result = run(replay, trace_path, "--target", "grpc://127.0.0.1:1", "--out", "out")

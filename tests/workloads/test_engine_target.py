@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from s2l_jax.core.costs import PhysicalCosts, StepShape
 from serving.config import ServeConfig
 from workloads.replay.engine_target import EngineTarget
 from workloads.replay.job import ReplayConfig, run_job
@@ -52,6 +53,15 @@ def test_streaming_answers_like_waiting_through_the_real_engine(engine, make_tra
         assert row.prompt_tokens > 200
     agreement = answers_agree(load_runs([tmp_path / "stream", tmp_path / "wait"]))
     assert (agreement.compared, agreement.differing) == (4, ())
+
+
+def test_the_scheduler_reckons_with_what_was_measured_here(engine):
+    assembly = engine._assembly
+    assert assembly.engine.host_blocks == 128, "as many as the device has"
+    assert assembly.orchestrator._registry._scheduler.costs is engine.costs
+    work = StepShape(prefill_tokens=16, attended_tokens=128.0)
+    assert 0 < engine.costs.step(work) != PhysicalCosts().step(work)
+    assert engine.costs.swap_out(4) > 0 < engine.costs.swap_in(4)
 
 
 def test_what_is_interrupted_holds_nothing(engine, make_trace):
