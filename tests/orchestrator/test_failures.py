@@ -74,16 +74,19 @@ def test_lost_kv_is_computed_again_for_those_who_were_in_no_step() -> None:
 @pytest.mark.parametrize("stage", ["hook", "collect_hook"])
 def test_a_failed_step_takes_the_one_beside_it_and_no_more(stage: str) -> None:
     """Three sessions decode; one of them makes a step fail while the step before or behind it is outstanding."""
-    idle = Recorder()
+    idle, gate = Recorder(), Gate()
 
     def fail(plan: StepPlan) -> None:
         if plan.step_id == 12:
             raise ValueError("device on fire")
+        if plan.step_id == 2:  # the first to decode waits for the others
+            gate(plan)
 
     with world(**{stage: fail}) as w:  # type: ignore[arg-type]
         w.orchestrator.open(sink=idle, session_id="idle", content="computed before")
         wait_until(lambda: w.orchestrator.stats().scheduler.sessions == {"waiting_context": 1})
         decoding = [w.ask(f"{i}", params=SamplingParams(max_tokens=40, ignore_eos=True)) for i in range(3)]
+        gate.opened.set()
         assert all(isinstance(sink.error, InternalError) for sink in decoding)
         assert w.orchestrator.stats().counters.step_failures == 2
         w.orchestrator.finish("idle")
