@@ -33,14 +33,14 @@ def claim_shared(session: Session, pool: BlockPool, host: HostPool | None) -> No
 def find_part(session: Session, pool: BlockPool) -> tuple[int, int]:
     """The block whose beginning continues what a session has, and how many tokens of it; `(-1, 0)` if there is none.
 
-    A single token is not worth a copy, and often no more than chance.
+    A single token is not worth a copy, and often no more than chance, unless it is all that is missing.
     """
     start, size, reach = session.computed, session.block_size, session.reach
     if start % size or start >= reach:
         return -1, 0
     tokens = session.tokens.view[start : min(reach, start + size)]
     block, matched = pool.index.find_part(session.key(start // size - 1), tokens)
-    return (block, matched) if matched > 1 else (-1, 0)
+    return (block, matched) if matched > 1 or matched == len(tokens) else (-1, 0)
 
 
 def on_host(session: Session, host: HostPool) -> int:

@@ -23,7 +23,7 @@ from s2l_jax.core.costs import CostModel, PhysicalCosts
 from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from s2l_jax.core.eviction import Evictor
 from s2l_jax.core.gaps import GapEstimator
-from s2l_jax.core.ids import SessionId, SlotId
+from s2l_jax.core.ids import SessionId
 from s2l_jax.core.memory import Memory
 from s2l_jax.core.outcome import Ack, HostStats, Output, SchedulerStats, SessionStats
 from s2l_jax.core.params import SamplingParams
@@ -31,6 +31,7 @@ from s2l_jax.core.plan import SampledToken, StepPlan, StepResult
 from s2l_jax.core.policy import find_policy
 from s2l_jax.core.queues import Queues
 from s2l_jax.core.reuse import claim_shared
+from s2l_jax.core.rows import Rows
 from s2l_jax.core.session import Session, SessionState
 from s2l_jax.core.step_builder import Flight, StepBuilder
 from s2l_jax.core.tenants import TenantUsage
@@ -65,7 +66,7 @@ class Scheduler:
         self._admitter = Admitter(config, self._policy, self.costs)
         evictor = Evictor(config, self.costs, self._policy, self._memory, self._queues, self._gaps)
         self._builder = StepBuilder(config, self.costs, self._policy, self._memory, self._queues, evictor, self._usage)
-        self._free_slots = [SlotId(i) for i in reversed(range(config.max_sessions))]
+        self._rows = Rows(config.max_sessions)
         self._sessions: dict[SessionId, Session] = {}
         self._in_flight: deque[Flight] = deque()
         self._random = random.Random(config.seed)
@@ -105,13 +106,16 @@ class Scheduler:
         """
         if session_id in self._sessions:
             raise AlreadyExists(f"session {session_id!r} is open already: choose another id")
-        if not self._free_slots:
+        if len(self._sessions) == self.config.max_sessions:
             raise ResourceExhausted(f"all {self.config.max_sessions} sessions are in use: try again later")
         tokens = np.asarray(tokens, np.int32)
         self._check_length(len(tokens), params, final=final)
+        row = self._rows.take()
+        if row is None:
+            raise RuntimeError("there are fewer rows than sessions")
         session = Session(
             session_id,
-            self._free_slots.pop(),
+            row,
             params,
             seed=self._random.getrandbits(63) if params.seed is None else params.seed,
             arrival=self._arrivals,
@@ -271,6 +275,7 @@ class Scheduler:
         if self._in_flight:
             raise RuntimeError("forget_kv() with a step in flight: fail it first")
         self._memory.forget_device(self._sessions.values())
+        self._rows.forget()
         for session in self._sessions.values():
             self._place(session, session.last_event_s)
 
@@ -303,9 +308,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raises RuntimeError unless blocks, slots and states add up. For tests and idle moments: O(pool)."""
         self._memory.check_integrity(self._sessions.values())
-        slots = sorted([*self._free_slots, *(session.slot for session in self._sessions.values())])
-        if slots != list(range(self.config.max_sessions)):
-            raise RuntimeError(f"slots do not add up: {slots}")
+        self._rows.check_integrity([session.slot for session in self._sessions.values()])
         for session in self._sessions.values():
             session.check_integrity()
         self._queues.check_integrity(self._sessions.values())
@@ -332,7 +335,9 @@ class Scheduler:
         kept = keep + common_prefix(session.tokens.view[keep:], tail)
         invalidated = max(0, session.computed - kept)
         session.invalidated += invalidated
+        old_end = None
         if kept < session.kept:
+            old_end = self._rows.end_of(session)
             session.kept = 0
         if kept < len(session.tokens):
             self._memory.abandon(session, kept)
@@ -343,6 +348,7 @@ class Scheduler:
         if session.seq:
             self._gaps.learn(now_s - session.last_event_s)
         session.note_event(now_s)
+        self._rows.exchange(session, old_end)
         if final:
             session.is_final = True
             session.final_s = now_s
@@ -385,5 +391,5 @@ class Scheduler:
         self._memory.abandon(session, 0)
         self._queues.remove(session)
         session.move_to(SessionState.DONE)
-        self._free_slots.append(session.slot)
+        self._rows.give(session.slot)
         del self._sessions[session.id]

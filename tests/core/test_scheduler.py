@@ -4,7 +4,7 @@ import pytest
 
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from s2l_jax.core.ids import SessionId
+from s2l_jax.core.ids import SessionId, SlotId
 from s2l_jax.core.outcome import Output
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import SampledToken, StepPlan, StepResult
@@ -34,7 +34,10 @@ class Driver:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.engine = FakeEngine(scheduler.config.num_blocks, scheduler.config.block_size)
+        config = scheduler.config
+        self.engine = FakeEngine(
+            config.num_blocks, config.block_size, config.max_sessions, host_blocks=config.host_blocks
+        )
         self.outputs: list[Output] = []
 
     def step(self, now_s: float = 0.0) -> StepPlan | None:
@@ -83,11 +86,13 @@ def test_update_keeps_the_longest_common_prefix_and_releases_the_rest() -> None:
     driver.scheduler.open(A, range(16), GREEDY, 0.0)
     driver.drain()
     assert driver.scheduler.stats().held_blocks == 4
-    ack = driver.scheduler.update(A, [0, 1, 2, 3, 4, 9, 9], 0.0)
-    assert (ack.kept_tokens, ack.invalidated_tokens, ack.context_tokens) == (5, 11, 7)
-    assert driver.scheduler.stats().held_blocks == 2
-    driver.scheduler.finish(A, 0.0)
-    assert driver.step().tokens == 2  # type: ignore[union-attr]
+    ack = driver.scheduler.update(A, [0, 1, 2, 3, 4, 5, 9], 0.0)
+    assert (ack.kept_tokens, ack.invalidated_tokens, ack.context_tokens) == (6, 10, 7)
+    stats = driver.scheduler.stats()
+    assert (stats.held_blocks, stats.cached_blocks) == (1, 3)  # the second block goes on differently: it is copied
+    plan = driver.step()
+    assert plan is not None and len(plan.copies) == 1
+    assert [(chunk.start, len(chunk.tokens)) for chunk in plan.chunks] == [(6, 1)]
 
 
 def test_update_while_its_step_is_in_flight() -> None:
@@ -104,10 +109,10 @@ def test_update_while_its_step_is_in_flight() -> None:
 def test_complete_sessions_come_before_partial_ones() -> None:
     driver = Driver(make())
     driver.scheduler.open(A, range(8), GREEDY, 0.0)
-    driver.scheduler.open(B, range(6), GREEDY, 1.0, final=True)
+    driver.scheduler.open(B, range(10, 16), GREEDY, 1.0, final=True)
     plan = driver.step()
     assert plan is not None
-    assert [(chunk.session_id, len(chunk.tokens)) for chunk in plan.chunks] == [(B, 6), (A, 2)]
+    assert [(chunk.session_id, len(chunk.tokens)) for chunk in plan.chunks] == [(B, 6)]
 
 
 def test_decodes_take_their_token_before_any_prompt() -> None:
@@ -117,17 +122,17 @@ def test_decodes_take_their_token_before_any_prompt() -> None:
     driver.step()  # A: 8
     driver.step()  # A: 8
     driver.step()  # A: 4, B: 1; both sample
-    driver.scheduler.open(C, range(20), GREEDY, 0.0, final=True)
+    driver.scheduler.open(C, range(50, 70), GREEDY, 0.0, final=True)
     plan = driver.step()
     assert plan is not None
-    assert [(chunk.session_id, len(chunk.tokens)) for chunk in plan.chunks] == [(A, 1), (B, 1), (C, 6)]
+    assert {chunk.session_id: len(chunk.tokens) for chunk in plan.chunks} == {A: 1, B: 1, C: 6}
 
 
 def test_victims_lose_only_the_tail_that_is_needed() -> None:
     driver = Driver(make(num_blocks=8, max_model_len=32))
     driver.scheduler.open(A, range(28), GREEDY, 0.0)  # 7 of 8 blocks
     driver.drain()
-    driver.scheduler.open(B, range(8), GREEDY, 0.0, final=True)  # wants 2, 1 is free
+    driver.scheduler.open(B, range(50, 58), GREEDY, 0.0, final=True)  # wants 2, 1 is free
     driver.step()
     victim = driver.scheduler.session(A)
     assert (victim.computed, victim.state, victim.preemptions) == (24, SessionState.READY, 1)
@@ -244,8 +249,7 @@ def test_logits_that_are_not_finite_end_their_session_only() -> None:
 
 
 def test_states_change_by_the_table_only() -> None:
-    session = Session(A, 0, GREEDY, 0, 0, 0.0)  # type: ignore[arg-type]
-    session.move_to(SessionState.READY)
+    session = Session(A, SlotId(0), GREEDY, seed=0, arrival=0, now_s=0.0, block_size=4)
     with pytest.raises(RuntimeError, match="not a transition"):
         session.move_to(SessionState.DECODING)
 
@@ -255,5 +259,9 @@ def test_config_says_what_to_change() -> None:
         make(num_blocks=4)
     with pytest.raises(InvalidArgument, match="below max_batch"):
         make(token_budget=2)
-    with pytest.raises(InvalidArgument, match="one of fcfs, lcas"):
+    with pytest.raises(InvalidArgument, match="one of s2l, default_vllm, fcfs, lcas, mcps"):
         make(policy="best")
+    with pytest.raises(InvalidArgument, match="one of auto, recompute, swap"):
+        make(preemption="none")
+    with pytest.raises(InvalidArgument, match="host_blocks is -1"):
+        make(host_blocks=-1)
