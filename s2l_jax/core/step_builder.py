@@ -289,13 +289,16 @@ class StepBuilder:
         source, tokens = find_part(session, pool)
         if not tokens:
             return
-        self._sources.append(pool.share(source))
+        pool.share(source)  # so that it does not become its own copy's target
         target = self._take(session, 1, self._costs.recompute(tokens, session.computed))
-        if target:
-            self._copies.append(PageCopy(BlockId(source), target[0]))
-            self._memory.counters.copied_blocks += 1
-            session.add_blocks(target)
-            session.hold_found(tokens)
+        if not target:
+            pool.release([source])  # it may be the very block that is missing to compute instead
+            return
+        self._sources.append(source)
+        self._copies.append(PageCopy(BlockId(source), target[0]))
+        self._memory.counters.copied_blocks += 1
+        session.add_blocks(target)
+        session.hold_found(tokens)
 
     def _grow(self, session: Session, tokens: int) -> int:
         """Gets blocks for up to `tokens` more tokens; returns for how many."""

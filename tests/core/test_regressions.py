@@ -4,6 +4,7 @@ from typing import Any
 
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import CostModel, PhysicalCosts
+from s2l_jax.core.params import SamplingParams
 from tests.core.test_law import output_of
 from tests.fake_device import FakeDevice
 from tests.law_run import Run
@@ -30,3 +31,13 @@ def test_idle_streams_do_not_swap_each_other_out_for_ever() -> None:
     run.open("a", range(12))
     run.open("b", range(100, 140))
     run.drain(idle=["a", "b"])
+
+
+def test_the_last_free_block_is_not_kept_as_the_source_of_a_copy_that_has_no_target() -> None:
+    run = make_run()
+    run.open("a", range(45), SamplingParams(max_tokens=3))  # the whole pool, its last block not full
+    while run.advance():
+        pass
+    run.change("a", [])
+    run.change("a", range(45), final=True)
+    run.drain()
