@@ -27,6 +27,7 @@ from typing import Any
 import click
 from pressure_report import draw, prediction_table, print_all
 from pressure_steps import Prediction, RecordingEngine, predictions
+from quiet import ForeignCores
 from rich.console import Console
 
 from s2l_jax.engine.protocol import Engine
@@ -155,10 +156,13 @@ async def run_one(load: Load, run: Run, out: Path, console: Console) -> dict[str
     folder = out / load.name / run.name
     target = EngineTarget(config, wrap_engine=record)
     async with target:
+        others = ForeignCores()
         costs = target.costs
         replay = ReplayConfig(run.mode, None, SEED, run.policy)
         progress = ReplayProgress(console, f"{load.name} {run.name}")
-        summary = await run_job(load.trace, target, replay, folder, progress)
+        summary = await run_job(
+            load.trace, target, replay, folder, progress, lambda wall_s: {"foreign_cores": others.average()}
+        )
     gc.collect()  # the weights: cycles keep them
     return {
         **asdict(run),

@@ -22,13 +22,16 @@ def ratio(value_s: float | None, base_s: float | None) -> str:
 
 
 def ttft_table(title: str, cells: Sequence[dict[str, Any]]) -> Table:
-    """TTFT after the last chunk of all runs of one load; ratios are to the first, which waits."""
+    """TTFT after the last chunk of all runs of one load; ratios are to the first, which waits.
+
+    `others` is how many cores other processes kept busy meanwhile: figures want it near 0.
+    """
     table = Table(title=title, title_justify="left")
     for column in ("mode", "policy", "preemption"):
         table.add_column(column)
     for column in ("P50 s", "P95 s", "P99 s", "mean s", "x P50", "x P95", "x P99"):
         table.add_column(column, justify="right")
-    for column in ("swap", "rec.", "drop", "computed", "recomp.", "restored", "reused", "invalid."):
+    for column in ("swap", "rec.", "drop", "computed", "recomp.", "restored", "reused", "invalid.", "others"):
         table.add_column(column, justify="right")
     base = cells[0]["summary"]["ttft_final_s"]
     for cell in cells:
@@ -45,6 +48,7 @@ def ttft_table(title: str, cells: Sequence[dict[str, Any]]) -> Table:
                 str(summary[f"tokens_{kind}"])
                 for kind in ("computed", "recomputed", "restored", "reused", "invalidated")
             ),
+            f"{summary['foreign_cores']:.2f}",
             style="red" if summary["failed"] else None,
         )
     return table
