@@ -6,8 +6,9 @@ from collections.abc import Callable
 _LEAD_SHARE = 0.3
 _LONGEST_LEAD_S = 0.03
 _NEWEST_SHARE = 0.25
-_PAUSES = 8  # few, since on a CPU each look takes time from the step itself
+_LOOKS = 8  # few, since on a CPU each look takes time from the step itself
 _SHORTEST_PAUSE_S = 0.0002
+_LONGEST_LATE_PAUSE_S = 0.004  # in the second half, where steps do end: what an end unseen may cost
 
 
 class Pace:
@@ -38,10 +39,12 @@ class Pace:
     def hold(self, is_ready: Callable[[], bool]) -> None:
         """Returns when the next step should be planned, or when the step turns out to be over."""
         expected_s = self._correction * self._predicted_s
-        due_s = self._started_s + expected_s - min(_LEAD_SHARE * expected_s, _LONGEST_LEAD_S)
-        pause_s = max(expected_s / _PAUSES, _SHORTEST_PAUSE_S)
+        held_s = expected_s - min(_LEAD_SHARE * expected_s, _LONGEST_LEAD_S)
+        long_s = max(expected_s / _LOOKS, _SHORTEST_PAUSE_S)
+        short_s = min(long_s, _LONGEST_LATE_PAUSE_S)
+        due_s = self._started_s + held_s
         while (left_s := due_s - self._clock()) > 0 and not is_ready():
-            self._sleep(min(left_s, pause_s))
+            self._sleep(min(left_s, long_s if left_s > held_s / 2 else short_s))
 
     def end(self) -> None:
         """The step is over now."""
