@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 from s2l_jax.core.errors import InvalidArgument
 
+_ROUNDING = 1e-6  # of a token, so that 20 tokens fit into the time that 20 tokens take
+
 
 class StepShape(NamedTuple):
     """How much work one step is.
@@ -107,7 +109,7 @@ class PhysicalCosts:
             return 0
         linear = self.token_s + self.attended_s * context
         # left = linear * n + attended / 2 * n ** 2, solved so that attended_s = 0 is no special case
-        return int(2 * left_s / (linear + math.sqrt(linear * linear + 2 * self.attended_s * left_s)))
+        return int(2 * left_s / (linear + math.sqrt(linear * linear + 2 * self.attended_s * left_s)) + _ROUNDING)
 
     def swap_out(self, blocks: int) -> float:
         """Copying this many blocks from the device to the host."""

@@ -7,7 +7,7 @@ results compare; sessions without work go last there, which here is no policy's 
 - Among complete sessions, the one with the earliest *due time* goes first: the time its context was complete, plus
   `STRETCH` times the seconds its remaining work takes. Short work overtakes long work (for the median), but only by so
   much (for the tail): long work is never overtaken by anything that came later than `STRETCH` times its own length, so
-  nobody starves. A due time does not change with the clock, so ranks are stable and evictions cannot go in a circle.
+  nobody starves. A due time does not change with the clock, so ranks are stable and evictions do not go in a circle.
 - A deadline that can still be met makes a session due no later than its last moment to start. One that cannot be met
   any more counts for nothing: it would only make others late as well.
 - Priorities are strict. A tenant that has had more than its share of computing lately is due later by the excess.
@@ -17,7 +17,6 @@ results compare; sessions without work go last there, which here is no policy's 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
 
 from s2l_jax.core.costs import CostModel
 from s2l_jax.core.errors import InvalidArgument
@@ -81,13 +80,20 @@ def _s2l(costs: CostModel, usage: TenantUsage) -> Policy:
             session.rank = (True, -session.priority, session.arrival)
             return
         work_s = costs.recompute(max(0, session.remaining), session.computed)
-        due_s = session.final_s + STRETCH * work_s + usage.excess_s(session.tenant)
+        due_s = session.final_s + STRETCH * work_s
         start_by_s = session.deadline_s - work_s
         if now_s <= start_by_s < due_s:
             due_s = start_by_s
         session.rank = (False, -session.priority, due_s, session.arrival)
 
-    return Policy(attrgetter("rank"), note, streams_last=True)
+    def rank(session: Session) -> Rank:
+        excess_s = usage.excess_s(session.tenant)
+        if not excess_s or session.final_s is None:
+            return session.rank
+        late, priority, due_s, arrival = session.rank
+        return (late, priority, due_s + excess_s, arrival)
+
+    return Policy(rank, note, streams_last=True)
 
 
 POLICIES: dict[str, Callable[[CostModel, TenantUsage], Policy]] = {

@@ -127,6 +127,7 @@ class Scheduler:
         )
         self._arrivals += 1
         self._sessions[session_id] = session
+        self._usage.join(tenant)
         return self._apply(session, 0, tokens, now_s, final)
 
     def append(self, session_id: SessionId, tokens: Tokens, now_s: float, *, final: bool = False, seq: int = 0) -> Ack:
@@ -201,7 +202,7 @@ class Scheduler:
             raise RuntimeError("plan() with two steps in flight: commit or fail the first one")
         if not self._queues:
             return None
-        self._usage.decay(now_s)
+        self._usage.pass_time(now_s)
         admission = self._admitter.admit(self._queues, self._memory.pool.available)
         flight = self._builder.build(self._steps + 1, admission, now_s)
         if flight.is_empty:
@@ -392,4 +393,5 @@ class Scheduler:
         self._queues.remove(session)
         session.move_to(SessionState.DONE)
         self._rows.give(session.slot)
+        self._usage.leave(session.tenant)
         del self._sessions[session.id]

@@ -11,23 +11,37 @@ class TenantUsage:
 
     def __init__(self) -> None:
         self._used_s: dict[str, float] = {}
-        self._now_s = -math.inf
+        self._sessions: dict[str, int] = {}
+        self._excess_s: dict[str, float] = {}
+        self._now_s = math.nan
+
+    def join(self, tenant: str) -> None:
+        """A session of the tenant has been opened."""
+        self._sessions[tenant] = self._sessions.get(tenant, 0) + 1
+
+    def leave(self, tenant: str) -> None:
+        """A session of the tenant has ended."""
+        self._sessions[tenant] -= 1
+        if not self._sessions[tenant]:
+            del self._sessions[tenant]
 
     def charge(self, tenant: str, seconds: float) -> None:
         """A tenant's context was computed for this long."""
         self._used_s[tenant] = self._used_s.get(tenant, 0.0) + seconds
 
     def excess_s(self, tenant: str) -> float:
-        """By how much a tenant has had more than the mean of those who had anything; 0 for a tenant alone."""
-        if len(self._used_s) < 2:
-            return 0.0
-        return max(0.0, self._used_s.get(tenant, 0.0) - sum(self._used_s.values()) / len(self._used_s))
+        """By how much a tenant had had more than its equal share when time last passed; 0 for a tenant alone."""
+        return self._excess_s.get(tenant, 0.0) if self._excess_s else 0.0
 
-    def decay(self, now_s: float) -> None:
-        """Lets time pass. Tenants that have had next to nothing are forgotten."""
+    def pass_time(self, now_s: float) -> None:
+        """Lets use fade, and compares those who have sessions."""
         elapsed_s = now_s - self._now_s
         self._now_s = now_s
-        if not self._used_s or elapsed_s <= 0:
-            return
-        factor = 0.5 ** (elapsed_s / _HALF_LIFE_S)
-        self._used_s = {t: used * factor for t, used in self._used_s.items() if used * factor > _FORGOTTEN_S}
+        if self._used_s and elapsed_s > 0:  # not a number at first, and never above 0 then
+            factor = 0.5 ** (elapsed_s / _HALF_LIFE_S)
+            self._used_s = {t: used * factor for t, used in self._used_s.items() if used * factor > _FORGOTTEN_S}
+        self._excess_s = {}
+        if len(self._sessions) > 1:
+            used = {tenant: self._used_s.get(tenant, 0.0) for tenant in self._sessions}
+            share = sum(used.values()) / len(used)
+            self._excess_s = {tenant: seconds - share for tenant, seconds in used.items() if seconds > share}
