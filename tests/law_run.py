@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 
 from s2l_jax.core.config import SchedulerConfig
-from s2l_jax.core.costs import CostModel, PhysicalCosts
+from s2l_jax.core.costs import NO_WORK, CostModel, PhysicalCosts
 from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from s2l_jax.core.ids import SessionId
 from s2l_jax.core.params import SamplingParams
@@ -340,7 +340,8 @@ class Run:
         if decodes:
             assert predicted_s <= self.config.decode_gap_s, "who decodes waits too long"
         if not any(stream.is_final for stream in streams.values()):
-            assert predicted_s <= self.config.partial_step_s, "a step for incomplete sessions takes too long"
+            limit_s = max(self.config.partial_step_s, 4 * self.costs.step(NO_WORK))
+            assert predicted_s <= limit_s, "a step for incomplete sessions takes too long"
 
     # Details
 

@@ -5,13 +5,17 @@ Memory matters here only as feasibility: nobody is started who could not be fini
 
 import math
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
 from s2l_jax.core.config import SchedulerConfig
-from s2l_jax.core.costs import CostModel, StepShape
+from s2l_jax.core.costs import NO_WORK, CostModel, StepShape
 from s2l_jax.core.policy import Policy
 from s2l_jax.core.queues import Queues
 from s2l_jax.core.session import Session
+
+_COMPUTED = attrgetter("computed")
+_LEAST_EMPTY_STEPS = 4
 
 
 class Admission(NamedTuple):
@@ -64,7 +68,8 @@ class Admitter:
                 budget_s = config.decode_gap_s - self._decoding_s(decodes)
         elif queues.streams and not ready:
             prompts = self._rank(queues.streams.values())
-            limit_s = min(config.partial_step_s, config.decode_gap_s) if decodes else config.partial_step_s
+            limit_s = max(config.partial_step_s, _LEAST_EMPTY_STEPS * self._costs.step(NO_WORK))
+            limit_s = min(limit_s, config.decode_gap_s) if decodes else limit_s
             budget_s = limit_s - self._decoding_s(decodes)
         return Admission(decodes, ready, prompts, budget, budget_s, room, available_blocks - len(decodes))
 
@@ -82,7 +87,7 @@ class Admitter:
 
     def _decoding_s(self, decodes: list[Session]) -> float:
         """How long a step takes that only decodes."""
-        contexts = sum(session.computed for session in decodes)
+        contexts = sum(map(_COMPUTED, decodes))
         return self._costs.step(StepShape(decodes=len(decodes), decode_context_tokens=contexts))
 
     def _best(self, decodes: Iterable[Session]) -> list[Session]:

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from typing import cast
 
 from s2l_jax.core.ids import BlockId
 from s2l_jax.core.prefix_index import PrefixIndex
@@ -23,8 +22,8 @@ class BlockPool:
     def __init__(self, num_blocks: int) -> None:
         self.total = num_blocks
         self.index = PrefixIndex()
-        self._free: deque[int] = deque(range(num_blocks))
-        self._cached: OrderedDict[int, None] = OrderedDict()
+        self._free: deque[BlockId] = deque(BlockId(block) for block in range(num_blocks))
+        self._cached: OrderedDict[BlockId, None] = OrderedDict()
         self._refs = [0] * num_blocks
 
     @property
@@ -67,14 +66,15 @@ class BlockPool:
             blocks.append(block)
         for block in blocks:
             self._refs[block] = 1
-        return cast(list[BlockId], blocks)
+        return blocks
 
     def share(self, block: int) -> BlockId:
         """Holds a block of the index, which somebody else may hold as well."""
+        block = BlockId(block)
         if self._refs[block] == 0:
             del self._cached[block]
         self._refs[block] += 1
-        return BlockId(block)
+        return block
 
     def release(self, blocks: Iterable[int]) -> None:
         """Gives blocks back; the first one given back is the first one to lose its content.
@@ -82,7 +82,7 @@ class BlockPool:
         Raises:
           RuntimeError: a block is not held, so two owners believed that it was theirs.
         """
-        for block in blocks:
+        for block in map(BlockId, blocks):
             if self._refs[block] == 0:
                 raise RuntimeError(f"block {block} released twice")
             self._refs[block] -= 1

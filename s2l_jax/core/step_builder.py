@@ -107,7 +107,7 @@ class StepBuilder:
     def _finish(self) -> StepPlan:
         """Puts the parts together; with the time that is left on the link, streams are backed up."""
         chunks = self._chunks
-        if len(chunks) > 1 or (chunks and len(chunks[0].tokens) == 1):
+        if any(len(chunk.tokens) == 1 for chunk in chunks):
             self._decoding += [chunk for chunk in chunks if len(chunk.tokens) == 1]
             self._chunks = chunks = [chunk for chunk in chunks if len(chunk.tokens) > 1]
         shape = StepShape(
