@@ -1,5 +1,6 @@
 """The tests are tested: known bugs, each put into the scheduler on purpose, and each must be caught."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from s2l_jax.core.session import Session
 from s2l_jax.core.step_builder import StepBuilder
 from tests.core.test_law import FakeEngineLaw
 from tests.core.test_regressions import make_run
+from tests.hunt import error_of, hunt, shorten
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -171,6 +173,14 @@ def test_the_law_catches(bug: Patch, machine: type[FakeEngineLaw], monkeypatch: 
     with pytest.raises((AssertionError, RuntimeError)) as caught:
         try_law(machine)
     print(caught.value)
+
+
+def test_the_hunt_finds_a_bug_and_cuts_its_moves_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shared_block(monkeypatch)
+    runs = (hunt(seed, Counter()) for seed in range(100))
+    world, moves, error = next(run for run in runs if run[2] is not None)
+    fewer = shorten(world, moves, type(error))
+    assert isinstance(error_of(world, fewer)[0], type(error)) and len(fewer) < 20
 
 
 # A wrong price leaves every output right: only a decision can show it.
