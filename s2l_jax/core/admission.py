@@ -50,6 +50,7 @@ class Admitter:
         self._config = config
         self._policy = policy
         self._costs = costs
+        self._short_step_s = max(config.partial_step_s, _LEAST_EMPTY_STEPS * costs.step(NO_WORK))
 
     def admit(self, queues: Queues, available_blocks: int) -> Admission:
         """Chooses among all sessions with work."""
@@ -68,9 +69,7 @@ class Admitter:
                 budget_s = config.decode_gap_s - self._decoding_s(decodes)
         elif queues.streams and not ready:
             prompts = self._rank(queues.streams.values())
-            limit_s = max(config.partial_step_s, _LEAST_EMPTY_STEPS * self._costs.step(NO_WORK))
-            limit_s = min(limit_s, config.decode_gap_s) if decodes else limit_s
-            budget_s = limit_s - self._decoding_s(decodes)
+            budget_s = min(self._short_step_s, config.decode_gap_s) - self._decoding_s(decodes)
         return Admission(decodes, ready, prompts, budget, budget_s, room, available_blocks - len(decodes))
 
     def _feasible(self, ranked: list[Session], decodes: list[Session]) -> list[Session]:
