@@ -179,6 +179,7 @@ def test_the_hunt_finds_a_bug_and_cuts_its_moves_down(monkeypatch: pytest.Monkey
     write_shared_block(monkeypatch)
     runs = (hunt(seed, Counter()) for seed in range(100))
     world, moves, error = next(run for run in runs if run[2] is not None)
+    assert error is not None
     fewer = shorten(world, moves, type(error))
     assert isinstance(error_of(world, fewer)[0], type(error)) and len(fewer) < 20
 
