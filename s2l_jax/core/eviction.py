@@ -25,6 +25,7 @@ from s2l_jax.core.queues import Queues
 from s2l_jax.core.session import Session
 
 _MOST_PRICED = 4
+_MOST_ASKED = 16  # by streams; those asked first have been silent for longest, so the others would hardly give way
 _MIN_SILENCE_S = 0.01
 
 
@@ -112,15 +113,11 @@ class Evictor:
             yield from self._victims_by_rank(newcomer, step_id)
             return
         safe: set[str] = {newcomer.id}
+        most = None if newcomer.is_final else _MOST_ASKED
         while True:
-            candidates = islice(
-                (
-                    s
-                    for s in self._queues.holders.values()
-                    if s.planned != step_id and s.id not in safe and _gives_way(s, newcomer)
-                ),
-                _MOST_PRICED,
-            )
+            holders = islice(self._queues.holders.values(), most)
+            willing = (s for s in holders if s.planned != step_id and s.id not in safe and _gives_way(s, newcomer))
+            candidates = islice(willing, _MOST_PRICED)
             victim = min(candidates, key=lambda s: self._regret(s, blocks, now_s), default=None)
             if victim is None:
                 break

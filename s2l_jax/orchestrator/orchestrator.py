@@ -1,6 +1,7 @@
 """The orchestrator: many clients in front of one engine."""
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from s2l_jax.orchestrator.registry import Registry
 
 _log = logging.getLogger(__name__)
 _MAX_SESSION_ID_CHARS = 128
+_MAX_PRIORITY = 1000
 
 
 class Orchestrator:
@@ -106,6 +108,9 @@ class Orchestrator:
         session_id: str | None = None,
         final: bool = False,
         add_bos: bool = False,
+        tenant: str = "",
+        priority: int = 0,
+        first_token_within_s: float | None = None,
     ) -> Ack:
         """Opens a session. This is event 1 of it.
 
@@ -116,6 +121,9 @@ class Orchestrator:
           session_id: the client's name for it; None lets the server make one.
           final: the context is complete: a plain request.
           add_bos: begin with the begin-of-sequence token, if the model has one.
+          tenant: whose it is; KV is never shared between tenants.
+          priority: -1000 to 1000; what it does is up to the policy, the default lets higher ones go first.
+          first_token_within_s: the first token is wanted within this time from now; None or 0: no matter.
 
         Raises:
           Unavailable: the server is shutting down, or its engine has stopped.
@@ -128,6 +136,7 @@ class Orchestrator:
         if params.max_tokens > self.config.limit_max_tokens:
             raise InvalidArgument(f"max_tokens is {params.max_tokens}, but the limit is {self.config.limit_max_tokens}")
         name = _checked_id(session_id)
+        _check_urgency(priority, first_token_within_s)
         now_s = self._clock()
         with self._registry.lock:
             self._registry.check_room(now_s)
@@ -145,7 +154,15 @@ class Orchestrator:
             if final:
                 session.context = None
             with self._registry.lock:
-                return self._registry.open(session, tokens, params, final=final)
+                return self._registry.open(
+                    session,
+                    tokens,
+                    params,
+                    final=final,
+                    tenant=tenant,
+                    priority=priority,
+                    deadline_s=now_s + first_token_within_s if first_token_within_s else None,
+                )
 
     def append(self, session_id: str, content: Content, *, final: bool = False, seq: int = 0) -> Ack:
         """Adds content to the end of a session's context.
@@ -251,6 +268,16 @@ def _checked_id(session_id: str | None) -> SessionId:
             "leave it out to get one"
         )
     return SessionId(session_id)
+
+
+def _check_urgency(priority: int, first_token_within_s: float | None) -> None:
+    if not -_MAX_PRIORITY <= priority <= _MAX_PRIORITY:
+        raise InvalidArgument(f"priority is {priority}, but must be between {-_MAX_PRIORITY} and {_MAX_PRIORITY}")
+    if first_token_within_s is not None and not 0 <= first_token_within_s < math.inf:
+        raise InvalidArgument(
+            f"first_token_within_s is {first_token_within_s}, but must be a finite number of seconds above 0, or 0 for "
+            "no matter when"
+        )
 
 
 def _context_of(session: OpenSession) -> SessionContext:

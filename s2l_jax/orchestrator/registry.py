@@ -80,10 +80,29 @@ class Registry:
         if len(self._waiting) >= self._config.max_waiting:
             self._refuse(f"{len(self._waiting)} sessions wait for their first token already", now_s)
 
-    def open(self, session: OpenSession, tokens: Tokens, params: SamplingParams, *, final: bool) -> Ack:
+    def open(
+        self,
+        session: OpenSession,
+        tokens: Tokens,
+        params: SamplingParams,
+        *,
+        final: bool,
+        tenant: str,
+        priority: int,
+        deadline_s: float | None,
+    ) -> Ack:
         """Opens a session; errors are those of `check_room` and of `Scheduler.open`."""
         self.check_room(session.open_s)
-        ack = self._scheduler.open(session.id, tokens, params, session.open_s, final=final)
+        ack = self._scheduler.open(
+            session.id,
+            tokens,
+            params,
+            session.open_s,
+            final=final,
+            tenant=tenant,
+            priority=priority,
+            deadline_s=deadline_s,
+        )
         self._sessions[session.id] = session
         self.counters.sessions_opened += 1
         self._note_event(session, session.open_s, final=final)

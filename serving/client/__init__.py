@@ -4,7 +4,7 @@ from s2l_jax.core.params import SamplingParams
 from serving.client.aio import AsyncClient, AsyncSession
 from serving.client.prompt import PromptPieces
 from serving.client.sync import Client, Session
-from serving.client.types import Accepted, Done, Event, ModelInfo, Progress, Result, ServerStats, Token
+from serving.client.types import Accepted, Done, Event, HostStats, ModelInfo, Progress, Result, ServerStats, Token
 
 __all__ = [
     "Accepted",
@@ -13,6 +13,7 @@ __all__ = [
     "Client",
     "Done",
     "Event",
+    "HostStats",
     "ModelInfo",
     "Progress",
     "PromptPieces",

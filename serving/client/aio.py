@@ -65,6 +65,8 @@ class AsyncClient:
         session_id: str = "",
         final: bool = False,
         add_bos: bool = False,
+        priority: int = 0,
+        first_token_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> "AsyncSession":
         """A session, opened on entering its `async with` block and cancelled on leaving it unless it is done.
@@ -75,7 +77,15 @@ class AsyncClient:
         deadline_s = self._timeout_s if timeout_s is None else timeout_s
 
         def open_request() -> pb.SessionRequest:
-            return transcript.open(content, params, session_id=session_id, final=final, add_bos=add_bos)
+            return transcript.open(
+                content,
+                params,
+                session_id=session_id,
+                final=final,
+                add_bos=add_bos,
+                priority=priority,
+                first_token_within_s=first_token_within_s,
+            )
 
         return AsyncSession(self._sessions, transcript, open_request, deadline_s)
 
@@ -85,10 +95,20 @@ class AsyncClient:
         params: SamplingParams | None = None,
         *,
         add_bos: bool = False,
+        priority: int = 0,
+        first_token_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Result:
-        """Sends a complete prompt and waits for the whole answer."""
-        async with self.session(params, content=content, final=True, add_bos=add_bos, timeout_s=timeout_s) as session:
+        """Sends a complete prompt and waits for the whole answer. Arguments are those of `session`."""
+        async with self.session(
+            params,
+            content=content,
+            final=True,
+            add_bos=add_bos,
+            priority=priority,
+            first_token_within_s=first_token_within_s,
+            timeout_s=timeout_s,
+        ) as session:
             return await session.result()
 
     async def wait_ready(self, timeout_s: float) -> bool:

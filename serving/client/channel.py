@@ -2,7 +2,7 @@
 
 from s2l_jax.core.errors import InvalidArgument
 from serving.client.prompt import PromptPieces
-from serving.client.types import ModelInfo, ServerStats
+from serving.client.types import HostStats, ModelInfo, ServerStats
 from serving.protos.s2l.v1 import info_pb2 as pb
 
 DEFAULT_TARGET = "127.0.0.1:9000"
@@ -46,12 +46,14 @@ def model_from_wire(wire: pb.Model) -> ModelInfo:
 
 def stats_from_wire(wire: pb.Stats) -> ServerStats:
     """The server's counters."""
-    kinds = wire.preemptions
+    host, kinds = wire.host, wire.preemptions
     return ServerStats(
         sessions=dict(wire.sessions),
         free_blocks=wire.free_blocks,
         held_blocks=wire.held_blocks,
         total_blocks=wire.total_blocks,
         steps=wire.steps,
-        preemptions={"swap": kinds.swap, "recompute": kinds.recompute, "drop": kinds.drop, "tail": kinds.tail},
+        preemptions={field.name: getattr(kinds, field.name) for field in kinds.DESCRIPTOR.fields},
+        cached_blocks=wire.cached_blocks,
+        host=HostStats(host.total, host.free, host.backups, host.swapped),
     )

@@ -67,6 +67,8 @@ class Client:
         session_id: str = "",
         final: bool = False,
         add_bos: bool = False,
+        priority: int = 0,
+        first_token_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> "Session":
         """A session, opened on entering its `with` block and cancelled on leaving it unless it is done.
@@ -77,13 +79,24 @@ class Client:
           session_id: name for the server's logs; empty lets the server choose.
           final: the context is complete.
           add_bos: put the model's begin-of-sequence token first.
+          priority: -1000 to 1000; the server's default policy lets sessions of higher priority go first.
+          first_token_within_s: the first token is wanted within this time from open, which the server's default policy
+            tries; None: no matter.
           timeout_s: deadline of the whole session.
         """
         transcript = Transcript(time.perf_counter)
         deadline_s = self._timeout_s if timeout_s is None else timeout_s
 
         def open_request() -> pb.SessionRequest:
-            return transcript.open(content, params, session_id=session_id, final=final, add_bos=add_bos)
+            return transcript.open(
+                content,
+                params,
+                session_id=session_id,
+                final=final,
+                add_bos=add_bos,
+                priority=priority,
+                first_token_within_s=first_token_within_s,
+            )
 
         return Session(self._sessions, transcript, open_request, deadline_s)
 
@@ -93,10 +106,20 @@ class Client:
         params: SamplingParams | None = None,
         *,
         add_bos: bool = False,
+        priority: int = 0,
+        first_token_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Result:
-        """Sends a complete prompt and waits for the whole answer."""
-        with self.session(params, content=content, final=True, add_bos=add_bos, timeout_s=timeout_s) as session:
+        """Sends a complete prompt and waits for the whole answer. Arguments are those of `session`."""
+        with self.session(
+            params,
+            content=content,
+            final=True,
+            add_bos=add_bos,
+            priority=priority,
+            first_token_within_s=first_token_within_s,
+            timeout_s=timeout_s,
+        ) as session:
             return session.result()
 
     def wait_ready(self, timeout_s: float) -> bool:

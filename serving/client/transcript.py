@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from s2l_jax.core.errors import FailedPrecondition, InternalError
+from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument
 from s2l_jax.core.params import SamplingParams
 from serving.client.types import Accepted, Done, Event, Progress, Result, Token
 from serving.protos.s2l.v1 import streaming_pb2 as pb
@@ -30,16 +30,33 @@ class Transcript:
         self.done: Done | None = None
 
     def open(
-        self, content: Content, params: SamplingParams | None, *, session_id: str, final: bool, add_bos: bool
+        self,
+        content: Content,
+        params: SamplingParams | None,
+        *,
+        session_id: str,
+        final: bool,
+        add_bos: bool,
+        priority: int = 0,
+        first_token_within_s: float | None = None,
     ) -> pb.SessionRequest:
-        """The first request; starts the clock of `ttft_open_s`."""
+        """The first request; starts the clock of `ttft_open_s`.
+
+        Raises:
+          InvalidArgument: the content or the priority cannot be sent.
+        """
         wire = pb.Open(
             session_id=session_id,
             content=content_to_wire(content),
             params=params_to_wire(params),
             final=final,
             add_bos=add_bos,
+            first_token_within_s=first_token_within_s,
         )
+        try:
+            wire.priority = priority
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"priority is {priority!r}, but must be an integer of 32 bits: {error}") from error
         self.session_id = session_id
         self._opened_at_s = self._clock()
         return self._next(pb.SessionRequest(open=wire), final=final)

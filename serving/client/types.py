@@ -150,6 +150,23 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class HostStats:
+    """The server's pool of copies in host memory, in blocks; all 0 if it has none.
+
+    Attributes:
+      total: size of the pool.
+      free: those that hold nothing.
+      backups: those that hold what is on the device as well, or is needed by no session now.
+      swapped: those that hold the last copy of something that a session needs.
+    """
+
+    total: int = 0
+    free: int = 0
+    backups: int = 0
+    swapped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStats:
     """A snapshot of the server.
 
@@ -159,7 +176,11 @@ class ServerStats:
       held_blocks: KV blocks that sessions hold.
       total_blocks: size of the pool.
       steps: engine steps since the start.
-      preemptions: evictions since the start by kind: swap, recompute, drop; tail counts those that left a prefix.
+      preemptions: evictions since the start by kind: swap, recompute, drop; tail counts those that left a prefix. Also
+        blocks copied because of them: saved_blocks and backup_blocks to the host, loaded_blocks from it, copied_blocks
+        within the device.
+      cached_blocks: of `free_blocks`, those with content that can be used again.
+      host: the host pool.
     """
 
     sessions: dict[str, int]
@@ -168,3 +189,5 @@ class ServerStats:
     total_blocks: int
     steps: int
     preemptions: dict[str, int] = field(default_factory=dict)
+    cached_blocks: int = 0
+    host: HostStats = field(default_factory=HostStats)

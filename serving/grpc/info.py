@@ -1,5 +1,7 @@
 """`s2l.v1.Info`: what the server serves and how it is doing."""
 
+from dataclasses import asdict
+
 import grpc.aio
 
 from s2l_jax.orchestrator.orchestrator import Orchestrator
@@ -44,14 +46,15 @@ class InfoServicer(info_pb2_grpc.InfoServicer):
 
     @guarded
     async def GetStats(self, request: pb.GetStatsRequest, context: grpc.aio.ServicerContext) -> pb.Stats:  # noqa: N802
-        """Counters of sessions, blocks, steps and preemptions."""
+        """Counters of sessions, blocks, host pool, steps and preemptions."""
         stats = self._orchestrator.stats().scheduler
-        kinds = stats.preemptions
         return pb.Stats(
             sessions=stats.sessions,
             free_blocks=stats.free_blocks + stats.cached_blocks,  # what is cached makes room at once
             held_blocks=stats.held_blocks,
             total_blocks=stats.total_blocks,
             steps=stats.steps,
-            preemptions=pb.Preemptions(swap=kinds.swap, recompute=kinds.recompute, drop=kinds.drop, tail=kinds.tail),
+            preemptions=pb.Preemptions(**asdict(stats.preemptions)),
+            cached_blocks=stats.cached_blocks,
+            host=pb.HostStats(**asdict(stats.host)),
         )

@@ -153,6 +153,8 @@ class _Stream:
             session_id=wire.session_id or None,
             final=wire.final,
             add_bos=wire.add_bos,
+            priority=wire.priority,
+            first_token_within_s=wire.first_token_within_s,
         )
         return self._open_ack
 

@@ -48,7 +48,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Stats(_message.Message):
-    __slots__ = ("sessions", "free_blocks", "held_blocks", "total_blocks", "steps", "preemptions")
+    __slots__ = ("sessions", "free_blocks", "held_blocks", "total_blocks", "steps", "preemptions", "cached_blocks", "host")
     class SessionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -62,22 +62,46 @@ class Stats(_message.Message):
     TOTAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
     sessions: _containers.ScalarMap[str, int]
     free_blocks: int
     held_blocks: int
     total_blocks: int
     steps: int
     preemptions: Preemptions
-    def __init__(self, sessions: _Optional[_Mapping[str, int]] = ..., free_blocks: _Optional[int] = ..., held_blocks: _Optional[int] = ..., total_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., preemptions: _Optional[_Union[Preemptions, _Mapping]] = ...) -> None: ...
+    cached_blocks: int
+    host: HostStats
+    def __init__(self, sessions: _Optional[_Mapping[str, int]] = ..., free_blocks: _Optional[int] = ..., held_blocks: _Optional[int] = ..., total_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., preemptions: _Optional[_Union[Preemptions, _Mapping]] = ..., cached_blocks: _Optional[int] = ..., host: _Optional[_Union[HostStats, _Mapping]] = ...) -> None: ...
+
+class HostStats(_message.Message):
+    __slots__ = ("total", "free", "backups", "swapped")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    FREE_FIELD_NUMBER: _ClassVar[int]
+    BACKUPS_FIELD_NUMBER: _ClassVar[int]
+    SWAPPED_FIELD_NUMBER: _ClassVar[int]
+    total: int
+    free: int
+    backups: int
+    swapped: int
+    def __init__(self, total: _Optional[int] = ..., free: _Optional[int] = ..., backups: _Optional[int] = ..., swapped: _Optional[int] = ...) -> None: ...
 
 class Preemptions(_message.Message):
-    __slots__ = ("swap", "recompute", "drop", "tail")
+    __slots__ = ("swap", "recompute", "drop", "tail", "saved_blocks", "backup_blocks", "loaded_blocks", "copied_blocks")
     SWAP_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTE_FIELD_NUMBER: _ClassVar[int]
     DROP_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
+    SAVED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    BACKUP_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    LOADED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    COPIED_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     swap: int
     recompute: int
     drop: int
     tail: int
-    def __init__(self, swap: _Optional[int] = ..., recompute: _Optional[int] = ..., drop: _Optional[int] = ..., tail: _Optional[int] = ...) -> None: ...
+    saved_blocks: int
+    backup_blocks: int
+    loaded_blocks: int
+    copied_blocks: int
+    def __init__(self, swap: _Optional[int] = ..., recompute: _Optional[int] = ..., drop: _Optional[int] = ..., tail: _Optional[int] = ..., saved_blocks: _Optional[int] = ..., backup_blocks: _Optional[int] = ..., loaded_blocks: _Optional[int] = ..., copied_blocks: _Optional[int] = ...) -> None: ...

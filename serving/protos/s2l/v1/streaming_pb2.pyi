@@ -36,18 +36,22 @@ class TokenIds(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "content", "params", "final", "add_bos")
+    __slots__ = ("session_id", "content", "params", "final", "add_bos", "priority", "first_token_within_s")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
     ADD_BOS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TOKEN_WITHIN_S_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     content: Content
     params: SamplingParams
     final: bool
     add_bos: bool
-    def __init__(self, session_id: _Optional[str] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., params: _Optional[_Union[SamplingParams, _Mapping]] = ..., final: bool = ..., add_bos: bool = ...) -> None: ...
+    priority: int
+    first_token_within_s: float
+    def __init__(self, session_id: _Optional[str] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., params: _Optional[_Union[SamplingParams, _Mapping]] = ..., final: bool = ..., add_bos: bool = ..., priority: _Optional[int] = ..., first_token_within_s: _Optional[float] = ...) -> None: ...
 
 class Append(_message.Message):
     __slots__ = ("content", "final")
