@@ -26,7 +26,8 @@ format: setup  ## Put the code into shape
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-law: setup  ## Try the law on 2,000 random interleavings on the JAX engine, some 30,000 steps (minutes)
+law: setup  ## Hunt for breaches of the law: 4,000 long runs on a fake engine, then 2,000 on the JAX engine (minutes)
+	@$(PY) -m tests.hunt --examples 4000
 	@$(PY) -m pytest tests/engine/test_law.py --law-examples 2000 -s
 
 bench: setup  ## Measure prefill and decode beside other engines (downloads them, takes many minutes)
