@@ -4,9 +4,10 @@
     python benchmarks/scheduler.py --policy s2l --json out/scheduler.json
 
 Times `Scheduler.plan` alone, in a steady state, one step in flight while the next is planned, as the engine does it.
-Of the runnable sessions three quarters decode; the rest are prompts of 64 tokens, half of them complete (each is
-replaced when it has its first token), half streams that get 64 tokens more whenever they have caught up, and start anew
-at 1024. All other open sessions are streams that wait for context. A step has 2048 tokens and up to 512 sessions.
+Of the runnable sessions three quarters decode; the rest have 1024 tokens to compute, half of them complete (each is
+replaced when it has its first token), half streams that get 1024 tokens more whenever they have caught up, and start
+anew at 8192: pages of a crawl are about that long. All other open sessions are streams that wait for context. A step
+has 2048 tokens and up to 512 sessions.
 Events and commits happen between the timed calls, and garbage is collected as it comes.
 
 In rows that say `evicting` the waiting streams fill the pool, and each step's prefill (128 tokens of long complete
@@ -39,7 +40,7 @@ ARTIFACT_FCFS_US = {10: 4.2, 100: 31.0, 500: 152.0}
 """Stream2LLM's artifact by requests: mean of sorting and budgeting alone, without allocation."""
 
 BLOCK, BUDGET, BATCH = 16, 2048, 512
-DECODE_PROMPT, CHUNK, STREAM, IDLE, LONG_PROMPT, LONG_BUDGET = 256, 64, 1024, 64, 32_768, 128
+DECODE_PROMPT, CHUNK, STREAM, IDLE, LONG_PROMPT, LONG_BUDGET = 256, 1024, 8192, 64, 32_768, 128
 WARM_UP, STEP_S = 100, 0.02
 
 
@@ -80,7 +81,7 @@ class SteadyState:
             idle_blocks
             + (self._decodes * (DECODE_PROMPT // BLOCK + 1) if evicting else decode_blocks)
             + self._streams * STREAM // BLOCK
-            + (0 if evicting else 8 * self._complete),
+            + (0 if evicting else 2 * CHUNK // BLOCK * self._complete),
         )
         config = SchedulerConfig(
             num_blocks=num_blocks,

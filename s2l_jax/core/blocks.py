@@ -68,6 +68,13 @@ class BlockPool:
             self._refs[block] = 1
         return blocks
 
+    def refill(self, wanted: int) -> None:
+        """Forgets the oldest cached contents until `wanted` blocks are free, so that `allocate` is quick."""
+        while len(self._free) < wanted and self._cached:
+            block, _ = self._cached.popitem(last=False)
+            self.index.remove(block)
+            self._free.append(block)
+
     def share(self, block: int) -> BlockId:
         """Holds a block of the index, which somebody else may hold as well."""
         block = BlockId(block)

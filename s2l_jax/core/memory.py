@@ -13,6 +13,7 @@ from s2l_jax.core.plan import HostCopy
 from s2l_jax.core.session import Session
 
 _BACK_UP_BELOW_AVAILABLE = 0.5
+_FREE_SHARE = 16
 
 
 class Memory:
@@ -29,6 +30,7 @@ class Memory:
         self.pool = BlockPool(config.num_blocks)
         self.host = HostPool(config.host_blocks) if uses_host else None
         self.counters = Preemptions()
+        self._kept_free = min(config.token_budget // config.block_size, config.num_blocks // _FREE_SHARE)
         self._new: deque[tuple[int, BlockKey]] = deque(maxlen=config.num_blocks)
 
     def land(self, session: Session) -> None:
@@ -37,6 +39,10 @@ class Memory:
         for block, key in session.index_landed(self.pool):
             if self.host is not None and not session.is_final:
                 self._new.append((block, key))
+
+    def refill(self) -> None:
+        """Frees what the next step may allocate, as far as cached content has to go for it; not while planning."""
+        self.pool.refill(self._kept_free)
 
     def save(self, block: int, key: BlockKey, tokens: bytes, *, swapped: bool) -> HostCopy | None:
         """Plans a copy to the host, if there is room."""

@@ -236,6 +236,7 @@ class Scheduler:
                 session.queue is not decodes or session.state is not SessionState.DECODING
             ):
                 self._place(session, now_s)
+        self._memory.refill()
         return outputs
 
     def fail(self, plan: StepPlan) -> list[SessionId]:
@@ -357,6 +358,7 @@ class Scheduler:
                 # All KV is there, but the last position's hidden state is not: an update cut the context short.
                 session.keep_computed(session.prompt_tokens - 1, self._memory.pool)
         claim_shared(session, self._memory.pool, self._memory.host)
+        session.hash_blocks()
         self._place(session, now_s)
         session.seq += 1
         ack = Ack(session.id, session.seq, session.prompt_tokens, kept, invalidated)

@@ -251,6 +251,10 @@ class Session:
             keys.append(child_key(keys[-1] if keys else self.root, self.block_tokens(len(keys))))
         return keys[index] if index >= 0 else self.root
 
+    def hash_blocks(self) -> None:
+        """Makes the keys of all full blocks, so that planning need not."""
+        self.key(len(self.tokens) // self.block_size - 1)
+
     def block_tokens(self, index: int) -> bytes:
         """Tokens of a block, int32 as bytes."""
         start = index * self.block_size

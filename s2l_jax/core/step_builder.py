@@ -91,8 +91,9 @@ class StepBuilder:
         self._budget_s = admission.budget_s
         self._room = admission.room
         self._spare_blocks = admission.spare_blocks
+        self._is_first = True
         self._is_alone = len(admission.prompts) == 1 and not admission.decodes
-        self._decoding: list[Chunk] = []
+        self._singles: list[Chunk] = []
         self._chunks: list[Chunk] = []
         self._samples: list[Sample] = []
         self._saves: list[HostCopy] = []
@@ -101,27 +102,22 @@ class StepBuilder:
         self._sources: list[int] = []
         self._sessions: list[Session] = []
         self._sampling: list[Session] = []
+        self._prefill_tokens = 0
         self._attended_tokens = 0.0
         self._contexts = 0
 
     def _finish(self) -> StepPlan:
         """Puts the parts together; with the time that is left on the link, streams are backed up."""
-        chunks = self._chunks
-        if any(len(chunk.tokens) == 1 for chunk in chunks):
-            self._decoding += [chunk for chunk in chunks if len(chunk.tokens) == 1]
-            self._chunks = chunks = [chunk for chunk in chunks if len(chunk.tokens) > 1]
-        shape = StepShape(
-            sum(len(chunk.tokens) for chunk in chunks), self._attended_tokens, len(self._decoding), self._contexts
-        )
+        shape = StepShape(self._prefill_tokens, self._attended_tokens, len(self._singles), self._contexts)
         if self._memory.host is not None:
-            if self._decoding or chunks:
+            if self._singles or self._chunks:
                 self._back_up(shape)
             self._memory.host.settle()
         if self._sources:
             self._memory.pool.release(self._sources)
         return StepPlan(
             self._step_id,
-            (*self._decoding, *chunks),
+            (*self._singles, *self._chunks),
             tuple(self._samples),
             tuple(self._saves),
             tuple(self._loads),
@@ -151,7 +147,7 @@ class StepBuilder:
         """
         decodes, step_id = self._queues.decodes, self._step_id
         new: Any = tuple.__new__
-        chunks, samples, contexts, planned = self._decoding, self._samples, 0, []
+        chunks, samples, contexts, planned = self._singles, self._samples, 0, []
         for session in sessions:
             start = session.computed
             if session.queue is not decodes or (start == session.capacity and not self._grow(session, 1)):
@@ -189,13 +185,14 @@ class StepBuilder:
     def _run(self, session: Session) -> None:
         """A prompt: finds what KV there is, then computes as far as the budget goes, then samples if that was all."""
         memory = self._memory
-        before, actions = session.computed, len(self._loads) + len(self._copies) + len(self._chunks)
+        before, budget, copies = session.computed, self._budget_tokens, len(self._loads) + len(self._copies)
         claim_shared(session, memory.pool, memory.host)
         if self._restore(session):
             self._copy_part(session)
             self._compute(session, session.remaining)
         may_sample = session.is_final and session.remaining == 0
-        if may_sample or len(self._loads) + len(self._copies) + len(self._chunks) > actions:
+        has_run = self._budget_tokens < budget or len(self._loads) + len(self._copies) > copies
+        if may_sample or has_run:
             session.ends.append(session.computed)
             session.planned = self._step_id
             self._sessions.append(session)
@@ -212,17 +209,20 @@ class StepBuilder:
         if not tokens:
             return
         start = session.advance(tokens)
-        self._chunks.append(
-            Chunk(session.id, session.slot, start, session.tokens.copy(start, start + tokens), session.table)
-        )
+        ids = session.tokens.copy(start, start + tokens)
+        chunk = Chunk(session.id, session.slot, start, ids, session.table)
         if tokens == 1:
+            self._singles.append(chunk)
             self._contexts += start
         else:
+            self._chunks.append(chunk)
+            self._prefill_tokens += tokens
             self._attended_tokens += tokens * (start + tokens / 2)
         seconds = self._chunk_s(tokens, start)
         self._usage.charge(session.tenant, seconds)
         self._budget_tokens -= tokens
         self._budget_s -= seconds
+        self._is_first = False
 
     def _affordable(self, session: Session, wanted: int) -> int:
         """How many tokens still fit into the step, in number and in time."""
@@ -232,7 +232,7 @@ class StepBuilder:
         tokens = min(wanted, self._costs.tokens_within(self._budget_s + self._step_s, session.computed))
         if tokens == 1 and self._chunk_s(1, session.computed) > self._budget_s:
             tokens = 0
-        return tokens if self._chunks else max(tokens, min(wanted, self._config.min_chunk_tokens))
+        return max(tokens, min(wanted, self._config.min_chunk_tokens)) if self._is_first else tokens
 
     def _chunk_s(self, tokens: int, start: int) -> float:
         """What a chunk adds to a step."""

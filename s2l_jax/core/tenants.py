@@ -40,7 +40,8 @@ class TenantUsage:
         if self._used_s and elapsed_s > 0:  # not a number at first, and never above 0 then
             factor = 0.5 ** (elapsed_s / _HALF_LIFE_S)
             self._used_s = {t: used * factor for t, used in self._used_s.items() if used * factor > _FORGOTTEN_S}
-        self._excess_s = {}
+        if self._excess_s:
+            self._excess_s = {}
         if len(self._sessions) > 1:
             used = {tenant: self._used_s.get(tenant, 0.0) for tenant in self._sessions}
             share = sum(used.values()) / len(used)
