@@ -275,8 +275,7 @@ def _check_urgency(priority: int, first_token_within_s: float | None) -> None:
         raise InvalidArgument(f"priority is {priority}, but must be between {-_MAX_PRIORITY} and {_MAX_PRIORITY}")
     if first_token_within_s is not None and not 0 <= first_token_within_s < math.inf:
         raise InvalidArgument(
-            f"first_token_within_s is {first_token_within_s}, but must be a finite number of seconds above 0, or 0 for "
-            "no matter when"
+            f"first_token_within_s is {first_token_within_s}, but must be 0 (no matter when) or more, and finite"
         )
 
 

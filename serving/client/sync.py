@@ -80,8 +80,8 @@ class Client:
           final: the context is complete.
           add_bos: put the model's begin-of-sequence token first.
           priority: -1000 to 1000; the server's default policy lets sessions of higher priority go first.
-          first_token_within_s: the first token is wanted within this time from open, which the server's default policy
-            tries; None: no matter.
+          first_token_within_s: the first token is wanted within this time from open; the server's default policy tries.
+            None: no matter.
           timeout_s: deadline of the whole session.
         """
         transcript = Transcript(time.perf_counter)

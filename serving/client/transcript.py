@@ -55,8 +55,8 @@ class Transcript:
         )
         try:
             wire.priority = priority
-        except (TypeError, ValueError) as error:
-            raise InvalidArgument(f"priority is {priority!r}, but must be an integer of 32 bits: {error}") from error
+        except ValueError as error:
+            raise InvalidArgument(f"priority is {priority!r}, but must fit into 32 bits") from error
         self.session_id = session_id
         self._opened_at_s = self._clock()
         return self._next(pb.SessionRequest(open=wire), final=final)
