@@ -1,5 +1,6 @@
 """What one session does: pieces, updates, sequence numbers, output."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -7,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from s2l_jax.core.ids import SessionId
 from s2l_jax.core.params import SamplingParams
+from s2l_jax.core.plan import StepPlan
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.events import ProgressEvent
-from tests.orchestrator.harness import EOS, Gate, Recorder, World, world
+from tests.orchestrator.harness import EOS, TIMEOUT_S, FakeClock, Gate, Recorder, World, world
 
 TEXT = "Grüße aus Köln: the context is still arriving. "
 
@@ -107,6 +110,40 @@ def test_a_refused_event_changes_nothing_and_the_session_goes_on(w: World) -> No
     assert sink.ids == expected_ids(w, "ab")
 
 
+def test_tenant_priority_and_deadline_reach_the_scheduler() -> None:
+    clock = FakeClock()
+    with world(clock=clock) as w:
+        w.orchestrator.open(sink=Recorder(), session_id="plain")
+        w.orchestrator.open(sink=Recorder(), session_id="whenever", first_token_within_s=0)
+        w.orchestrator.open(sink=Recorder(), session_id="s", tenant="t", priority=-7, first_token_within_s=2.5)
+        opened = [w.scheduler.session(SessionId(name)) for name in ("plain", "whenever", "s")]
+        assert [(one.tenant, one.priority, one.deadline_s) for one in opened] == [
+            ("", 0, math.inf),
+            ("", 0, math.inf),
+            ("t", -7, clock.now_s + 2.5),
+        ]
+
+
+def test_a_deadline_that_can_be_met_lets_a_session_go_first() -> None:
+    for within_s, served in ((None, ["early", "late"]), (0.3, ["late", "early"])):
+        gate = Gate()
+        plans: list[StepPlan] = []
+
+        def hook(plan: StepPlan, gate: Gate = gate, plans: list[StepPlan] = plans) -> None:
+            plans.append(plan)
+            gate(plan)
+
+        # On a clock that stands still: 100 tokens take 0.14 s of `PhysicalCosts`, and are due after twice that.
+        with world(clock=FakeClock(), hook=hook) as w:
+            sinks = [w.ask("x", session_id="holder", params=SamplingParams(max_tokens=1))]
+            assert gate.entered.wait(TIMEOUT_S)
+            sinks.append(w.ask("e" * 100, session_id="early"))
+            sinks.append(w.ask("l" * 100, session_id="late", first_token_within_s=within_s))
+            gate.opened.set()
+            assert all(sink.done for sink in sinks)
+        assert list(dict.fromkeys(chunk.session_id for plan in plans[1:] for chunk in plan.chunks)) == served
+
+
 def test_bad_openings_leave_nothing_behind(w: World) -> None:
     sink = Recorder()
     w.orchestrator.open(sink=Recorder(), session_id="taken")
@@ -118,9 +155,12 @@ def test_bad_openings_leave_nothing_behind(w: World) -> None:
         (InvalidArgument, "exceed the limit of 256", {"content": "x" * 250}),
         (InvalidArgument, "token id 258", {"content": [258]}),
         (InvalidArgument, "empty", {"final": True}),
+        (InvalidArgument, "priority is 1001, but must be between -1000 and 1000", {"priority": 1001}),
+        (InvalidArgument, "first_token_within_s is -1, but must be 0", {"first_token_within_s": -1}),
+        (InvalidArgument, "first_token_within_s is nan, .* finite", {"first_token_within_s": math.nan}),
     ):
         with pytest.raises(error, match=message):
-            w.orchestrator.open(sink=sink, **arguments)  # type: ignore[arg-type]
+            w.orchestrator.open(sink=sink, **arguments)
     w.orchestrator.cancel("taken")
     assert not sink.events
 

@@ -59,6 +59,7 @@ class Sizes:
 
     max_sessions: int = 8
     num_blocks: int = 512
+    host_blocks: int = 0
     alphabet: Sequence[int] = LETTERS
     hook: Callable[[StepPlan], None] | None = None
     max_waiting: int = 256
@@ -73,12 +74,20 @@ class Sizes:
 
 def _build(sizes: Sizes) -> tuple[FakeEngine, Scheduler, Orchestrator, GrpcServer]:
     engine = FakeEngine(
-        sizes.num_blocks, BLOCK_SIZE, sizes.max_sessions, vocab_size=258, alphabet=sizes.alphabet, hook=sizes.hook
+        sizes.num_blocks,
+        BLOCK_SIZE,
+        sizes.max_sessions,
+        host_blocks=sizes.host_blocks,
+        vocab_size=258,
+        alphabet=sizes.alphabet,
+        hook=sizes.hook,
     )
     scheduler = Scheduler(
         SchedulerConfig(
             num_blocks=sizes.num_blocks,
             block_size=BLOCK_SIZE,
+            host_blocks=sizes.host_blocks,
+            preemption="swap",
             token_budget=64,
             max_batch=64,
             max_sessions=sizes.max_sessions,

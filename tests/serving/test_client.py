@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -15,7 +16,8 @@ from s2l_jax.core.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from serving.client import Accepted, Client, Done, SamplingParams, Token
+from s2l_jax.core.outcome import Preemptions
+from serving.client import Accepted, Client, Done, HostStats, SamplingParams, Token
 from serving.client.channel import address_of
 from serving.client.transcript import Transcript
 from serving.protos.s2l.v1 import streaming_pb2 as pb
@@ -109,7 +111,9 @@ def test_model_and_stats() -> None:
         stats = client.stats()
         assert stats.free_blocks == stats.total_blocks == 512
         assert stats.steps == one.engine.steps > 0
-        assert stats.preemptions == {"swap": 0, "recompute": 0, "drop": 0, "tail": 0}
+        assert stats.cached_blocks == 2  # of seven tokens
+        assert stats.host == HostStats()
+        assert stats.preemptions == asdict(Preemptions())
 
 
 def test_threads_end_with_their_sessions() -> None:
