@@ -68,14 +68,14 @@ class PhysicalCosts:
       InvalidArgument: a term is negative or not finite, or a token costs nothing.
     """
 
-    step_s: float = 0.02
-    token_s: float = 1.2e-3
-    attended_s: float = 4e-8
-    decode_s: float = 4e-3
-    decode_context_s: float = 1e-6
-    swap_out_s: float = 1e-3
+    step_s: float = 0.026
+    token_s: float = 1e-3
+    attended_s: float = 5e-7
+    decode_s: float = 2e-3
+    decode_context_s: float = 9e-6
+    swap_out_s: float = 6e-4
     swap_out_block_s: float = 3e-4
-    swap_in_s: float = 1e-3
+    swap_in_s: float = 7e-4
     swap_in_block_s: float = 3e-4
 
     def __post_init__(self) -> None:

@@ -69,6 +69,18 @@ class DeviceState:
         self.pages, marker = scatter(self.pages, self._indices(blocks), contents)
         return marker
 
+    def rehearse(self, forward: ForwardShape, packed: np.ndarray) -> None:
+        """Runs the executables of a forward step once, on padding.
+
+        The first run of an executable takes several times as long as any later one, and should not be a user's. All
+        groups of layers share theirs, so one group is enough.
+        """
+        embed, layers, finish = (self.executables[forward.name(part)] for part in FORWARD_PARTS)
+        on_device = jax.device_put(packed, self.device)
+        x, rope = embed(self.code.ends, self.last_tokens, on_device)
+        x, self.pages[0] = layers(self.code.groups[0], self.pages[0], x, rope, on_device)
+        self.last_hidden, _ = finish(self.code.ends, self.last_hidden, x, on_device)
+
     def settle(self) -> bool:
         """Waits for all that was started; if it took the buffers with it, replaces them and returns False."""
         try:

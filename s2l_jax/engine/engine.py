@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
 from s2l_jax.core.plan import Chunk, HostCopy, StepPlan, StepResult
-from s2l_jax.engine.buckets import Buckets, ForwardShape, copy_runs, layers_per_call
+from s2l_jax.engine.buckets import COPIED_PAGES, Buckets, ForwardShape, copy_runs, layers_per_call
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.device_code import DeviceCode, Model
 from s2l_jax.engine.device_state import DeviceState
@@ -30,7 +30,7 @@ from s2l_jax.engine.host_numpy import NumpyMemory
 from s2l_jax.engine.host_pinned import PinnedMemory
 from s2l_jax.engine.host_pool import CopyTimes, DeviceCopies, HostMemory, HostPool, Saved
 from s2l_jax.engine.lowering import Lowering
-from s2l_jax.engine.packing import pack_chunks
+from s2l_jax.engine.packing import pack_chunks, pack_nothing
 from s2l_jax.engine.protocol import MAX_OUTSTANDING, Progress
 from s2l_jax.engine.sample_packing import SampleGroup, group_samples, pack_history, pack_samples
 from s2l_jax.engine.step import Step, are_ready, members
@@ -76,6 +76,7 @@ class JaxEngine:
             threads=self.config.compile_threads,
             progress=progress or (lambda done, total, name: None),
         )
+        self._rehearse()
 
     def submit(self, plan: StepPlan) -> None:
         """Hands copies, chunks and samples of a step to the device, in this order; see `Engine.submit`."""
@@ -128,6 +129,17 @@ class JaxEngine:
         self._steps.clear()
         self._state.executables = {}
         self._state.delete()
+
+    def _rehearse(self) -> None:
+        """Runs every executable once, with nothing to do."""
+        for forward in self._buckets.forward_shapes():
+            self._state.rehearse(forward, pack_nothing(forward, self.config))
+        for sample in self._buckets.sample_shapes():
+            rows = pack_samples((), sample, self.config)
+            self._state.sample(sample, (rows, pack_history((), sample)) if sample.history else (rows,))
+        for pages in COPIED_PAGES:
+            self._state.scatter([0] * pages, self._state.gather([0] * pages))
+        self._state.settle()
 
     def _start(self, plan: StepPlan) -> Step:
         """Starts a step; all that can be wrong with a plan is found before anything is started."""

@@ -86,6 +86,15 @@ def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConf
     return packed
 
 
+def pack_nothing(shape: ForwardShape, config: EngineConfig) -> np.ndarray:
+    """A step of padding, laid out as `pack_chunks` does: it changes no page and no session."""
+    packed = np.zeros(packed_size(shape), np.int32)
+    _, _, slots, _, _, session_slots, _, _ = (packed[part] for part in _parts(shape))
+    slots[:] = config.num_blocks * config.block_size
+    session_slots[:] = config.max_sessions
+    return packed
+
+
 def unpack_chunks(packed: Int[Array, "packed"], shape: ForwardShape) -> ForwardInputs:
     """Cuts up what `pack_chunks` laid out; to be traced."""
     tokens, positions, slots, cu_q_lens, kv_lens, session_slots, counts, tables = (
