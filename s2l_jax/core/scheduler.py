@@ -188,6 +188,12 @@ class Scheduler:
         """True if a plan would not be None, memory permitting."""
         return bool(self._queues)
 
+    @property
+    def is_ahead(self) -> bool:
+        """True if all the work there is would be done ahead of time: nobody complete waits for any of it."""
+        queues = self._queues
+        return self._policy.streams_last and not (queues.decodes or queues.ready or queues.prompts)
+
     def plan(self, now_s: float) -> StepPlan | None:
         """Plans the next step and accounts for it as if it had run. One step may be in flight meanwhile.
 

@@ -17,6 +17,7 @@ from s2l_jax.orchestrator.pace import Pace
 from s2l_jax.orchestrator.registry import Failures, Registry
 
 _log = logging.getLogger(__name__)
+_LOOK_S = 0.002
 _LONGEST_WAIT_S = 0.25  # so that a clock which jumps ahead, as after a suspend, is noticed
 
 
@@ -80,9 +81,10 @@ class EngineLoop:
 
     def _turn(self) -> bool:
         """Gets the next step under way and the last one home, or waits for work; False when told to stop."""
+        registry = self._registry
         if self._outstanding:
             self._pace.hold(self._engine.is_ready)
-        registry = self._registry
+            self._stay_free()
         with registry.lock:
             now_s = self._clock()
             is_stopping = self._is_stopping
@@ -98,6 +100,17 @@ class EngineLoop:
         if is_behind and self._outstanding:
             self._collect()
         return not is_stopping
+
+    def _stay_free(self) -> None:
+        """Waits for the end of the step if what would follow it is work ahead of time.
+
+        Such a step would be queued for little, and a session that becomes complete now would have to wait for it.
+        """
+        while not self._engine.is_ready():
+            with self._registry.lock:
+                if self._is_stopping or not self._registry.is_ahead():
+                    return
+                self._registry.work.wait(_LOOK_S)
 
     def _submit(self, plan: StepPlan) -> None:
         self._outstanding.append(plan)

@@ -204,6 +204,10 @@ class Registry:
 
     # Steps
 
+    def is_ahead(self) -> bool:
+        """True if nobody complete waits for any of the work there is."""
+        return self._scheduler.is_ahead
+
     def plan(self, now_s: float) -> StepPlan | None:
         """The next step, or None."""
         return self._scheduler.plan(now_s)

@@ -58,7 +58,7 @@ def test_the_next_step_is_planned_under_this_one_and_knows_what_came_meanwhile()
         w.check_empty()
 
 
-def test_a_step_without_successor_is_collected_and_what_came_meanwhile_is_planned_then() -> None:
+def test_what_comes_late_in_a_step_without_successor_is_still_planned_under_it() -> None:
     with world(engine_type=SlowEngine, costs=PhysicalCosts(step_s=0.02)) as w:
         engine = w.engine
         assert isinstance(engine, SlowEngine)
@@ -67,9 +67,28 @@ def test_a_step_without_successor_is_collected_and_what_came_meanwhile_is_planne
         wait_until(lambda: engine.log == ["submit 1"])
         threading.Event().wait(0.05)  # past the time for planning
         w.orchestrator.append("s", "de", final=True)
+        wait_until(lambda: engine.log == ["submit 1", "submit 2"])
         engine.released.set()
         assert sink.ids == engine.reference_output(list(b"abcde"), 8)
-        assert engine.log[:3] == ["submit 1", "collect 1", "submit 2"]
+
+
+def test_work_ahead_of_time_is_not_queued_behind_a_step() -> None:
+    with world(engine_type=SlowEngine, costs=PhysicalCosts(step_s=0.02)) as w:
+        engine = w.engine
+        assert isinstance(engine, SlowEngine)
+        stream, other = Recorder(), Recorder()
+        w.orchestrator.open(sink=stream, session_id="stream", content="abc")
+        wait_until(lambda: engine.log == ["submit 1"])
+        w.orchestrator.append("stream", "defg")
+        threading.Event().wait(0.1)  # past the time for planning
+        assert engine.log == ["submit 1"]
+        w.orchestrator.open(sink=other, session_id="other", content="hi", final=True)
+        wait_until(lambda: len(engine.log) > 1)
+        assert {chunk.session_id for chunk in engine.calls[1][1].chunks} == {"other"}
+        engine.released.set()
+        w.orchestrator.finish("stream")
+        assert stream.ids == engine.reference_output(list(b"abcdefg"), 8)
+        assert other.ids == engine.reference_output(list(b"hi"), 8)
 
 
 def test_a_session_that_ends_under_its_next_step_gets_nothing_from_it() -> None:
