@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 
-import numpy as np
-
 from s2l_jax.core.blocks import BlockPool
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.ids import SessionId, SlotId
@@ -64,6 +62,7 @@ class Session:
       lost: leading tokens whose KV the session has had; those past `computed` it has lost to evictions.
       blocks: block table; always `ceil(computed / block_size)` long.
       capacity: tokens that these blocks hold.
+      table: a copy of the block table, int32; a new one whenever it changes, so that plans may refer to it.
       is_final: the context is complete.
       knows_last: the device knows the token sampled last.
       seq: number of the last event applied.
@@ -78,7 +77,6 @@ class Session:
     __slots__ = (
         "_indexed",
         "_keys",
-        "_table",
         "admitted",
         "arrival",
         "block_size",
@@ -119,6 +117,7 @@ class Session:
         "seq",
         "slot",
         "state",
+        "table",
         "tenant",
         "tokens",
     )
@@ -160,7 +159,7 @@ class Session:
         self.lost = 0
         self.blocks = Int32Buffer()
         self.capacity = 0
-        self._table: np.ndarray | None = None
+        self.table = self.blocks.copy(0, 0)
         self.root = root_key(tenant)
         self._keys: list[BlockKey] = []
         self._indexed = 0
@@ -231,18 +230,11 @@ class Session:
 
     # KV
 
-    @property
-    def table(self) -> np.ndarray:
-        """The block table, int32; never changed once handed out."""
-        if self._table is None:
-            self._table = self.blocks.copy(0, len(self.blocks))
-        return self._table
-
     def add_blocks(self, blocks: Sequence[int]) -> None:
         """Adds blocks to the table's end."""
         self.blocks.extend(blocks)
         self.capacity += len(blocks) * self.block_size
-        self._table = None
+        self.table = self.blocks.copy(0, len(self.blocks))
 
     def key(self, index: int) -> BlockKey:
         """Content key of a full block of known tokens; of none, at index -1, the tenant's root."""
@@ -317,7 +309,7 @@ class Session:
         self._indexed = min(self._indexed, kept_blocks)
         pool.release(reversed(self.blocks.truncate(kept_blocks).tolist()))
         self.capacity = kept_blocks * self.block_size
-        self._table = None
+        self.table = self.blocks.copy(0, kept_blocks)
         if not kept_blocks:
             self.admitted = None
 

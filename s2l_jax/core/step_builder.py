@@ -153,11 +153,8 @@ class StepBuilder:
             if session.queue is not decodes or (start == session.capacity and not self._grow(session, 1)):
                 continue
             end = start + 1
-            table = session._table
-            if table is None:
-                table = session.table
             tokens = _LAST if session.knows_last else session.tokens.copy(start, end)
-            chunks.append(new(Chunk, (session.id, session.slot, start, tokens, table)))
+            chunks.append(new(Chunk, (session.id, session.slot, start, tokens, session.table)))
             history = session.tokens.copy(0, end) if session.has_penalties else None
             samples.append(
                 new(
