@@ -10,7 +10,8 @@ anew at 8192: pages of a crawl are about that long. All other open sessions are 
 has 2048 tokens and up to 512 sessions.
 Events and commits happen between the timed calls, and garbage is collected as it comes.
 
-In rows that say `evicting` the waiting streams fill the pool, and each step's prefill (128 tokens of long complete
+In rows that say `decoding` all runnable sessions decode, which is what most steps of a server do. In rows that say
+`evicting` the waiting streams fill the pool, and each step's prefill (128 tokens of long complete
 prompts) has to take their blocks, to the host pool or for recomputation.
 """
 
@@ -20,6 +21,7 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
@@ -34,8 +36,13 @@ from s2l_jax.core.plan import SampledToken, StepPlan, StepResult
 from s2l_jax.core.policy import POLICIES
 from s2l_jax.core.scheduler import Scheduler
 
-SIZES = ((10, 10), (100, 32), (100, 100), (500, 32), (500, 500), (10_000, 32))
-EVICTING_SIZES = ((100, 32), (500, 32), (10_000, 32))
+type Kind = Literal["mixed", "decoding", "evicting"]
+
+SIZES: dict[Kind, tuple[tuple[int, int], ...]] = {
+    "mixed": ((10, 10), (100, 32), (100, 100), (500, 32), (500, 500), (10_000, 32)),
+    "decoding": ((100, 32), (500, 32), (10_000, 32)),
+    "evicting": ((100, 32), (500, 32), (10_000, 32)),
+}
 ARTIFACT_FCFS_US = {10: 4.2, 100: 31.0, 500: 152.0}
 """Stream2LLM's artifact by requests: mean of sorting and budgeting alone, without allocation."""
 
@@ -59,11 +66,11 @@ class Row:
 class SteadyState:
     """A scheduler under constant load."""
 
-    def __init__(self, policy: str, open_sessions: int, runnable: int, steps: int, *, evicting: bool) -> None:
+    def __init__(self, policy: str, open_sessions: int, runnable: int, steps: int, kind: Kind) -> None:
         self._rng = np.random.default_rng(0)
         self._names = itertools.count()
-        self._decodes = round(runnable * 0.75)
-        self._evicting = evicting
+        self._decodes = runnable if kind == "decoding" else round(runnable * 0.75)
+        self._evicting = evicting = kind == "evicting"
         prompts = runnable - self._decodes
         self._complete = prompts if evicting else prompts // 2
         self._streams = prompts - self._complete
@@ -154,16 +161,16 @@ class SteadyState:
                 self._stream_tokens[chunk.session_id] = keep + CHUNK
 
 
-def measure(policy: str, open_sessions: int, runnable: int, steps: int, *, evicting: bool) -> Row:
-    state = SteadyState(policy, open_sessions, runnable, steps, evicting=evicting)
+def measure(policy: str, open_sessions: int, runnable: int, steps: int, kind: Kind) -> Row:
+    state = SteadyState(policy, open_sessions, runnable, steps, kind)
     for _ in range(WARM_UP):
         state.step()
     before = sum_of_evictions(state.scheduler)
     times_us = np.array([state.step() for _ in range(steps)]) * 1e6
     evicted = sum_of_evictions(state.scheduler) - before
-    if evicting and evicted < steps / 2:
+    if kind == "evicting" and evicted < steps / 2:
         raise SystemExit(f"{policy} {open_sessions}: only {evicted} evictions in {steps} steps; the load is wrong")
-    name = f"{policy}, evicting" if evicting else policy
+    name = policy if kind == "mixed" else f"{policy}, {kind}"
     p50, p99 = np.percentile(times_us, [50, 99]).tolist()
     return Row(name, open_sessions, runnable, float(times_us.mean()), p50, p99)
 
@@ -185,12 +192,12 @@ def main(policies: tuple[str, ...], steps: int, json_file: Path | None) -> None:
         table.add_column(column, justify="right")
     rows = []
     console = Console()
-    for evicting in (False, True):
+    for kind, sizes in SIZES.items():
         for policy in policies or tuple(POLICIES):
-            for open_sessions, runnable in EVICTING_SIZES if evicting else SIZES:
-                row = measure(policy, open_sessions, runnable, steps, evicting=evicting)
+            for open_sessions, runnable in sizes:
+                row = measure(policy, open_sessions, runnable, steps, kind)
                 rows.append(row)
-                published = ARTIFACT_FCFS_US.get(open_sessions) if not evicting else None
+                published = ARTIFACT_FCFS_US.get(open_sessions) if kind == "mixed" else None
                 figures = (f"{value:.1f}" for value in (row.mean_us, row.p50_us, row.p99_us))
                 table.add_row(
                     row.policy, str(open_sessions), str(runnable), *figures, f"{published:g}" if published else ""

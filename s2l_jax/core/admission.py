@@ -14,7 +14,7 @@ from s2l_jax.core.policy import Policy
 from s2l_jax.core.queues import Queues
 from s2l_jax.core.session import Session
 
-_COMPUTED = attrgetter("computed")
+_COMPUTED, _CAPACITY = attrgetter("computed"), attrgetter("capacity")
 _LEAST_EMPTY_STEPS = 4
 
 
@@ -65,7 +65,7 @@ class Admitter:
             prompts = self._rank([*queues.prompts.values(), *queues.streams.values()])
         elif queues.prompts:
             prompts = self._feasible(self._rank(queues.prompts.values()), decodes)
-            if decodes or any(session.output_tokens for session in prompts[:room]):
+            if decodes or any(session.first_token_s is not None for session in prompts[:room]):
                 budget_s = config.decode_gap_s - self._decoding_s(decodes)
         elif queues.streams and not ready:
             prompts = self._rank(queues.streams.values())
@@ -75,9 +75,10 @@ class Admitter:
     def _feasible(self, ranked: list[Session], decodes: list[Session]) -> list[Session]:
         """As many of the first complete sessions as the pool could hold to their first token; one at least."""
         config = self._config
-        free = config.num_blocks - sum(len(session.blocks) for session in decodes)
+        size = config.block_size
+        free = config.num_blocks - sum(map(_CAPACITY, decodes)) // size
         for index, session in enumerate(ranked):
-            free -= config.blocks_for(session.length + 1)
+            free -= -(-(max(session.prompt_tokens, session.lost) + 1) // size)
             if free < 0:
                 return ranked[: max(1, index)]
             if index == config.max_batch:
