@@ -340,7 +340,7 @@ class Run:
         if decodes:
             assert predicted_s <= self.config.decode_gap_s, "who decodes waits too long"
         if not any(stream.is_final for stream in streams.values()):
-            limit_s = max(self.config.partial_step_s, 4 * self.costs.step(NO_WORK))
+            limit_s = max(self.config.partial_step_s, 6 * self.costs.step(NO_WORK))
             assert predicted_s <= limit_s, "a step for incomplete sessions takes too long"
 
     # Details

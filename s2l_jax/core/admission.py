@@ -15,7 +15,7 @@ from s2l_jax.core.queues import Queues
 from s2l_jax.core.session import Session
 
 _COMPUTED, _CAPACITY = attrgetter("computed"), attrgetter("capacity")
-_LEAST_EMPTY_STEPS = 4
+_LEAST_EMPTY_STEPS = 6
 
 
 class Admission(NamedTuple):
@@ -50,7 +50,8 @@ class Admitter:
         self._config = config
         self._policy = policy
         self._costs = costs
-        self._short_step_s = max(config.partial_step_s, _LEAST_EMPTY_STEPS * costs.step(NO_WORK))
+        self._empty_step_s = costs.step(NO_WORK)
+        self._short_step_s = max(config.partial_step_s, _LEAST_EMPTY_STEPS * self._empty_step_s)
 
     def admit(self, queues: Queues, available_blocks: int) -> Admission:
         """Chooses among all sessions with work."""
@@ -69,7 +70,8 @@ class Admitter:
                 budget_s = config.decode_gap_s - self._decoding_s(decodes)
         elif queues.streams and not ready:
             prompts = self._rank(queues.streams.values())
-            budget_s = min(self._short_step_s, config.decode_gap_s) - self._decoding_s(decodes)
+            decoding_s = self._decoding_s(decodes)
+            budget_s = min(self._short_step_s - self._empty_step_s, config.decode_gap_s - decoding_s)
         return Admission(decodes, ready, prompts, budget, budget_s, room, available_blocks - len(decodes))
 
     def _feasible(self, ranked: list[Session], decodes: list[Session]) -> list[Session]:

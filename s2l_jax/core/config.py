@@ -25,7 +25,7 @@ class SchedulerConfig:
       decode_gap_s: while somebody decodes, a step is not predicted to take longer than this, so that the gap between
         two tokens is bounded; a prompt gets `min_chunk_tokens` all the same, so that it gets on.
       partial_step_s: a step that serves only streams whose context is incomplete is not predicted to take longer than
-        this, so that a session which becomes complete does not wait long for it; or than four times what an empty step
+        this, so that a session which becomes complete does not wait long for it; or than six times what an empty step
         takes, if that is longer, so that most of it is work.
       min_chunk_tokens: see above.
       eos_token_ids: tokens that end the output of sessions without `ignore_eos`.
