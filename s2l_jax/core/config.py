@@ -76,7 +76,3 @@ class SchedulerConfig:
                 f"{self.num_blocks} blocks of {self.block_size} tokens hold {pool_tokens} tokens, fewer than "
                 f"max_model_len ({self.max_model_len}): give more blocks or lower max_model_len"
             )
-
-    def blocks_for(self, tokens: int) -> int:
-        """Blocks that hold this many tokens."""
-        return -(-tokens // self.block_size)
