@@ -72,7 +72,8 @@ class PlanCheck:
         require(len(set(blocks)) == len(blocks), f"{who}: a block is twice in the table")
         require(min(blocks) >= 0 and max(blocks) < self.num_blocks, f"{who}: a block is out of range")
         known = ids[:-1] if ids[-1] == LAST_SAMPLED else ids
-        require(all(0 <= token < self.vocab_size for token in known), f"{who}: a token id is out of range")
+        strange = [token for token in known if not 0 <= token < self.vocab_size]
+        require(not strange, f"{who}: tokens {strange} are out of range of {self.vocab_size}")
 
     def _check_page_copies(self, plan: StepPlan) -> None:
         host_copies = (*plan.saves, *plan.loads)

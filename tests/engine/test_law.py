@@ -25,7 +25,7 @@ from tests.plan_check import PlanCheck
 class JaxDevice:
     """A JAX engine, and ways to break it. What fails here has run in truth: its KV is there, and right."""
 
-    def __init__(self, engine: JaxEngine, config: EngineConfig) -> None:
+    def __init__(self, engine: JaxEngine, config: EngineConfig, vocab_size: int) -> None:
         self._engine = engine
         self._config = config
         self._check = PlanCheck(
@@ -33,7 +33,7 @@ class JaxDevice:
             config.block_size,
             config.max_sessions,
             config.host_blocks,
-            vocab_size=256,
+            vocab_size=vocab_size,
             token_budget=config.token_budget,
             max_batch=config.max_batch,
         )
@@ -97,7 +97,7 @@ def fresh(tiny: LoadedModel, config: EngineConfig) -> JaxEngine:
 
 @pytest.mark.timeout(0)
 def test_law_on_the_jax_engine(
-    engine: JaxEngine, config: EngineConfig, fresh: JaxEngine, request: pytest.FixtureRequest
+    tiny: LoadedModel, engine: JaxEngine, config: EngineConfig, fresh: JaxEngine, request: pytest.FixtureRequest
 ) -> None:
     @functools.cache
     def reference(context: tuple[int, ...], params: SamplingParams) -> list[int]:
@@ -117,7 +117,7 @@ def test_law_on_the_jax_engine(
         def device(self) -> JaxDevice:
             for device in devices:
                 device.drop()
-            devices[:] = [JaxDevice(engine, config)]
+            devices[:] = [JaxDevice(engine, config, tiny.config.vocab_size)]
             return devices[0]
 
         def reference(self, context: Sequence[int], params: SamplingParams) -> list[int]:
