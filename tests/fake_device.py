@@ -13,7 +13,7 @@ class FakeDevice(FakeEngine):
     def inspect(self, scheduler: Scheduler, contexts: Mapping[SessionId, Context]) -> None:
         """Raises `BadPlan` unless sessions hold the KV of their contexts. All that was planned must have run."""
         memory = scheduler._memory
-        self.poison(memory.pool._free)
+        self.poison(memory.pool._free.values())
         if memory.host is not None:
             self.poison_host(memory.host._free)
         for session_id, context in contexts.items():

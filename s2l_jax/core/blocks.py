@@ -1,10 +1,13 @@
 """The device block pool: which blocks are free, which are held, and which are kept for their content."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable
+
+import numpy as np
 
 from s2l_jax.core.ids import BlockId
 from s2l_jax.core.prefix_index import PrefixIndex
+from s2l_jax.core.tokens import Int32Ring
 
 
 class BlockPool:
@@ -22,9 +25,9 @@ class BlockPool:
     def __init__(self, num_blocks: int) -> None:
         self.total = num_blocks
         self.index = PrefixIndex()
-        self._free: deque[BlockId] = deque(BlockId(block) for block in range(num_blocks))
-        self._cached: OrderedDict[BlockId, None] = OrderedDict()
-        self._refs = [0] * num_blocks
+        self._free = Int32Ring(np.arange(num_blocks, dtype=np.int32))
+        self._cached: OrderedDict[int, None] = OrderedDict()
+        self._refs = np.zeros(num_blocks, np.int32)
 
     @property
     def free(self) -> int:
@@ -48,32 +51,35 @@ class BlockPool:
 
     def refs(self, block: int) -> int:
         """How many hold a block."""
-        return self._refs[block]
+        return int(self._refs[block])
 
-    def allocate(self, count: int) -> list[BlockId]:
-        """Takes `count` blocks; what was cached in them is forgotten.
+    def has_one_holder(self, blocks: np.ndarray) -> np.ndarray:
+        """For each of these blocks, bool `[n]`, whether it would be available if its holder gave it back."""
+        return self._refs[blocks] == 1
+
+    def allocate(self, count: int) -> np.ndarray:
+        """Takes `count` blocks, int32 `[count]`; what was cached in them is forgotten.
 
         Raises:
           RuntimeError: fewer are available; callers make room first.
         """
-        if count > self.available:
-            raise RuntimeError(f"{count} blocks wanted, {self.available} of {self.total} available")
-        from_free = min(count, len(self._free))
-        blocks = [self._free.popleft() for _ in range(from_free)]
-        for _ in range(count - from_free):
-            block, _ = self._cached.popitem(last=False)
-            self.index.remove(block)
-            blocks.append(block)
-        for block in blocks:
-            self._refs[block] = 1
+        if count > len(self._free):
+            if count > self.available:
+                raise RuntimeError(f"{count} blocks wanted, {self.available} of {self.total} available")
+            self.refill(count)
+        blocks = self._free.pop(count)
+        self._refs[blocks] = 1
         return blocks
 
     def refill(self, wanted: int) -> None:
         """Forgets the oldest cached contents until `wanted` blocks are free, so that `allocate` is quick."""
-        while len(self._free) < wanted and self._cached:
-            block, _ = self._cached.popitem(last=False)
+        missing = min(wanted - len(self._free), len(self._cached))
+        if missing <= 0:
+            return
+        blocks = [self._cached.popitem(last=False)[0] for _ in range(missing)]
+        for block in blocks:
             self.index.remove(block)
-            self._free.append(block)
+        self._free.push(blocks)
 
     def share(self, block: int) -> BlockId:
         """Holds a block of the index, which somebody else may hold as well."""
@@ -83,26 +89,28 @@ class BlockPool:
         self._refs[block] += 1
         return block
 
-    def release(self, blocks: Iterable[int]) -> None:
-        """Gives blocks back; the first one given back is the first one to lose its content.
+    def release(self, blocks: np.ndarray) -> None:
+        """Gives blocks back, int32 `[n]`, all different; the first one is the first to lose its content.
 
         Raises:
           RuntimeError: a block is not held, so two owners believed that it was theirs.
         """
-        for block in map(BlockId, blocks):
-            if self._refs[block] == 0:
-                raise RuntimeError(f"block {block} released twice")
-            self._refs[block] -= 1
-            if self._refs[block] == 0:
-                if block in self.index:
-                    self._cached[block] = None
-                else:
-                    self._free.append(block)
+        refs = self._refs[blocks]
+        if not refs.all():
+            raise RuntimeError(f"blocks {blocks[refs == 0].tolist()} released twice")
+        self._refs[blocks] = refs - 1
+        empty: list[int] = []
+        for block in blocks[refs == 1].tolist():
+            if block in self.index:
+                self._cached[block] = None
+            else:
+                empty.append(block)
+        self._free.push(empty)
 
     def forget(self) -> None:
         """Forgets all contents; what is held stays held."""
         self.index.clear()
-        self._free.extend(self._cached)
+        self._free.push([*self._cached])
         self._cached.clear()
 
     def check_integrity(self, holders: Iterable[Iterable[int]]) -> None:
@@ -111,11 +119,13 @@ class BlockPool:
         for blocks in holders:
             for block in blocks:
                 refs[block] += 1
-        if refs != self._refs:
-            wrong = [(block, have, want) for block, (have, want) in enumerate(zip(self._refs, refs, strict=True))]
+        counted = self._refs.tolist()
+        if refs != counted:
+            wrong = [(block, have, want) for block, (have, want) in enumerate(zip(counted, refs, strict=True))]
             raise RuntimeError(f"(block, counted, held) {[w for w in wrong if w[1] != w[2]]} do not fit")
-        unheld = sorted([*self._free, *self._cached])
+        free = self._free.values()
+        unheld = sorted([*free, *self._cached])
         if unheld != [block for block, count in enumerate(refs) if count == 0]:
             raise RuntimeError(f"pool of {self.total} does not add up: {self.free} free, {self.cached} cached")
-        if any(block not in self.index for block in self._cached) or any(block in self.index for block in self._free):
+        if any(block not in self.index for block in self._cached) or any(block in self.index for block in free):
             raise RuntimeError("a cached block has no entry in the index, or a free one has")

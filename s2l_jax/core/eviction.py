@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
+
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import CostModel
 from s2l_jax.core.gaps import GapEstimator
@@ -157,10 +159,10 @@ class Evictor:
     def _take_tail(self, victim: Session, wanted: int, *, swap: bool) -> list[HostCopy]:
         """Takes blocks from the end until `wanted` more are available, or the victim has none."""
         pool, table = self._memory.pool, victim.blocks.view
-        keep, freed = len(table), 0
-        while keep and freed < wanted:
-            keep -= 1
-            freed += pool.refs(int(table[keep])) == 1
+        keep = max(0, len(table) - wanted)
+        if not pool.has_one_holder(table[keep:]).all():
+            freed = np.cumsum(pool.has_one_holder(table[::-1]))
+            keep = max(0, len(table) - 1 - int(np.searchsorted(freed, wanted)))
         saves, dropped = self._save_tail(victim, keep, swap=swap)
         counters = self._memory.counters
         counters.tail += keep > 0

@@ -15,6 +15,7 @@ from s2l_jax.core.tokens import common_prefix
 
 _MOST_COMPARED = 4
 _TOKEN_BYTES = 4
+_NONE: dict[bytes, dict[int, None]] = {}
 
 
 class PrefixIndex:
@@ -22,7 +23,7 @@ class PrefixIndex:
 
     def __init__(self) -> None:
         self._blocks: dict[BlockKey, int] = {}
-        self._children: dict[tuple[BlockKey, bytes], dict[int, None]] = {}
+        self._children: dict[BlockKey, dict[bytes, dict[int, None]]] = {}
         self._entries: dict[int, tuple[BlockKey, BlockKey | None, bytes]] = {}
 
     def __len__(self) -> int:
@@ -48,7 +49,7 @@ class PrefixIndex:
                 return False
             self._blocks[key] = block
         self._entries[block] = parent, key, tokens
-        self._children.setdefault((parent, tokens[:_TOKEN_BYTES]), {})[block] = None
+        self._children.setdefault(parent, {}).setdefault(tokens[:_TOKEN_BYTES], {})[block] = None
         return True
 
     def remove(self, block: int) -> None:
@@ -59,11 +60,16 @@ class PrefixIndex:
         parent, key, tokens = entry
         if key is not None:
             del self._blocks[key]
-        family = parent, tokens[:_TOKEN_BYTES]
-        siblings = self._children[family]
-        del siblings[block]
-        if not siblings:
-            del self._children[family]
+        children, first = self._children[parent], tokens[:_TOKEN_BYTES]
+        del children[first][block]
+        if not children[first]:
+            del children[first]
+            if not children:
+                del self._children[parent]
+
+    def goes_on(self, parent: BlockKey) -> bool:
+        """True if there is any block behind `parent`; if not, there is nothing to find."""
+        return parent in self._children
 
     def find(self, parent: BlockKey, key: BlockKey, tokens: bytes) -> int | None:
         """The block of this full content, or None."""
@@ -83,7 +89,7 @@ class PrefixIndex:
           The block and how many tokens match; `(-1, 0)` if none does. Only the youngest few are compared.
         """
         best, matched = -1, 0
-        siblings = self._children.get((parent, tokens[:1].tobytes()))
+        siblings = self._children.get(parent, _NONE).get(tokens[:1].tobytes())
         if siblings is None:
             return best, matched
         for block in islice(reversed(siblings), _MOST_COMPARED):

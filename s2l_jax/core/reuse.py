@@ -16,8 +16,11 @@ def claim_shared(session: Session, pool: BlockPool, host: HostPool | None) -> No
     reach = session.reach
     index = session.computed // size
     while (index + 1) * size <= reach:
+        parent = session.key(index - 1)
+        if not pool.index.goes_on(parent):
+            return
         key = session.key(index)
-        block = pool.index.find(session.key(index - 1), key, session.block_tokens(index))
+        block = pool.index.find(parent, key, session.block_tokens(index))
         if block is None:
             return
         has_landed = session.landed == session.computed
@@ -38,8 +41,11 @@ def find_part(session: Session, pool: BlockPool) -> tuple[int, int]:
     start, size, reach = session.computed, session.block_size, session.reach
     if start % size or start >= reach:
         return -1, 0
+    parent = session.key(start // size - 1)
+    if not pool.index.goes_on(parent):
+        return -1, 0
     tokens = session.tokens.view[start : min(reach, start + size)]
-    block, matched = pool.index.find_part(session.key(start // size - 1), tokens)
+    block, matched = pool.index.find_part(parent, tokens)
     return (block, matched) if matched > 1 or matched == len(tokens) else (-1, 0)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 
+import numpy as np
+
 from s2l_jax.core.blocks import BlockPool
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.ids import SessionId, SlotId
@@ -62,7 +64,6 @@ class Session:
       lost: leading tokens whose KV the session has had; those past `computed` it has lost to evictions.
       blocks: block table; always `ceil(computed / block_size)` long.
       capacity: tokens that these blocks hold.
-      table: a copy of the block table, int32; a new one whenever it changes, so that plans may refer to it.
       is_final: the context is complete.
       knows_last: the device knows the token sampled last.
       seq: number of the last event applied.
@@ -117,7 +118,6 @@ class Session:
         "seq",
         "slot",
         "state",
-        "table",
         "tenant",
         "tokens",
     )
@@ -159,7 +159,6 @@ class Session:
         self.lost = 0
         self.blocks = Int32Buffer()
         self.capacity = 0
-        self.table = self.blocks.copy(0, 0)
         self.root = root_key(tenant)
         self._keys: list[BlockKey] = []
         self._indexed = 0
@@ -187,17 +186,17 @@ class Session:
     @property
     def length(self) -> int:
         """Tokens known, and those that steps in flight are sampling."""
-        return len(self.tokens) + self.pending
+        return self.tokens.size + self.pending
 
     @property
     def output_tokens(self) -> int:
         """Tokens sampled so far, as far as they are known."""
-        return len(self.tokens) - self.prompt_tokens
+        return self.tokens.size - self.prompt_tokens
 
     @property
     def remaining(self) -> int:
         """Tokens still to run through the model."""
-        return self.length - self.computed
+        return self.tokens.size + self.pending - self.computed
 
     @property
     def reach(self) -> int:
@@ -205,7 +204,7 @@ class Session:
 
         All, if the hidden state of the last one is kept; else the last one must run for it.
         """
-        known = len(self.tokens)
+        known = self.tokens.size
         return known if self.kept == known else known - 1
 
     # States
@@ -222,7 +221,7 @@ class Session:
 
     def resting_state(self) -> SessionState:
         """The state that follows from tokens, KV and steps in flight."""
-        if self.is_final and self.output_tokens and self.remaining <= 1:
+        if self.is_final and self.tokens.size > self.prompt_tokens and self.remaining <= 1:
             return SessionState.DECODING
         if self.ends:
             return SessionState.RUNNING
@@ -230,11 +229,10 @@ class Session:
 
     # KV
 
-    def add_blocks(self, blocks: Sequence[int]) -> None:
+    def add_blocks(self, blocks: Sequence[int] | np.ndarray) -> None:
         """Adds blocks to the table's end."""
         self.blocks.extend(blocks)
         self.capacity += len(blocks) * self.block_size
-        self.table = self.blocks.copy(0, len(self.blocks))
 
     def key(self, index: int) -> BlockKey:
         """Content key of a full block of known tokens; of none, at index -1, the tenant's root."""
@@ -307,9 +305,8 @@ class Session:
         self.ends = deque(min(end, self.computed) for end in self.ends)
         kept_blocks = last + in_place
         self._indexed = min(self._indexed, kept_blocks)
-        pool.release(reversed(self.blocks.truncate(kept_blocks).tolist()))
+        pool.release(self.blocks.truncate(kept_blocks)[::-1])
         self.capacity = kept_blocks * self.block_size
-        self.table = self.blocks.copy(0, kept_blocks)
         if not kept_blocks:
             self.admitted = None
 

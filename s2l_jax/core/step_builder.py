@@ -99,7 +99,7 @@ class StepBuilder:
         self._saves: list[HostCopy] = []
         self._loads: list[HostCopy] = []
         self._copies: list[PageCopy] = []
-        self._sources: list[int] = []
+        self._sources: list[np.ndarray] = []
         self._sessions: list[Session] = []
         self._sampling: list[Session] = []
         self._prefill_tokens = 0
@@ -113,8 +113,8 @@ class StepBuilder:
             if self._singles or self._chunks:
                 self._back_up(shape)
             self._memory.host.settle()
-        if self._sources:
-            self._memory.pool.release(self._sources)
+        for source in self._sources:  # one by one, since several copies may have the same
+            self._memory.pool.release(source)
         return StepPlan(
             self._step_id,
             (*self._singles, *self._chunks),
@@ -148,14 +148,15 @@ class StepBuilder:
         decodes, step_id = self._queues.decodes, self._step_id
         new: Any = tuple.__new__
         chunks, samples, contexts, planned = self._singles, self._samples, 0, []
+        self._grow_decodes(sessions)
         for session in sessions:
             start = session.computed
             if session.queue is not decodes or (start == session.capacity and not self._grow(session, 1)):
                 continue
             end = start + 1
-            tokens = _LAST if session.knows_last else session.tokens.copy(start, end)
-            chunks.append(new(Chunk, (session.id, session.slot, start, tokens, session.table)))
-            history = session.tokens.copy(0, end) if session.has_penalties else None
+            tokens = _LAST if session.knows_last else session.tokens.view[start:end]
+            chunks.append(new(Chunk, (session.id, session.slot, start, tokens, session.blocks.view)))
+            history = session.tokens.view[:end] if session.has_penalties else None
             samples.append(
                 new(
                     Sample,
@@ -201,13 +202,13 @@ class StepBuilder:
             self._queues.place(session)
 
     def _compute(self, session: Session, wanted: int) -> None:
-        wanted = self._affordable(session, wanted)
+        wanted, seconds = self._affordable(session, wanted)
         tokens = self._grow(session, wanted) if wanted else 0
         if not tokens:
             return
         start = session.advance(tokens)
-        ids = session.tokens.copy(start, start + tokens)
-        chunk = Chunk(session.id, session.slot, start, ids, session.table)
+        end = start + tokens
+        chunk = Chunk(session.id, session.slot, start, session.tokens.view[start:end], session.blocks.view)
         if tokens == 1:
             self._singles.append(chunk)
             self._contexts += start
@@ -215,21 +216,25 @@ class StepBuilder:
             self._chunks.append(chunk)
             self._prefill_tokens += tokens
             self._attended_tokens += tokens * (start + tokens / 2)
-        seconds = self._chunk_s(tokens, start)
+        if tokens < wanted:
+            seconds = self._chunk_s(tokens, start)
         self._usage.charge(session.tenant, seconds)
         self._budget_tokens -= tokens
         self._budget_s -= seconds
         self._is_first = False
 
-    def _affordable(self, session: Session, wanted: int) -> int:
-        """How many tokens still fit into the step, in number and in time."""
+    def _affordable(self, session: Session, wanted: int) -> tuple[int, float]:
+        """How many tokens still fit into the step, in number and in time, and how long they take."""
         wanted = min(wanted, self._budget_tokens)
-        if self._budget_s == math.inf or not wanted:
-            return wanted
+        seconds = self._chunk_s(wanted, session.computed)
+        if seconds <= self._budget_s:
+            return wanted, seconds
         tokens = min(wanted, self._costs.tokens_within(self._budget_s + self._step_s, session.computed))
         if tokens == 1 and self._chunk_s(1, session.computed) > self._budget_s:
             tokens = 0
-        return max(tokens, min(wanted, self._config.min_chunk_tokens)) if self._is_first else tokens
+        if self._is_first:
+            tokens = max(tokens, min(wanted, self._config.min_chunk_tokens))
+        return tokens, self._chunk_s(tokens, session.computed)
 
     def _chunk_s(self, tokens: int, start: int) -> float:
         """What a chunk adds to a step."""
@@ -238,7 +243,7 @@ class StepBuilder:
         return self._costs.recompute(tokens, start) - self._step_s
 
     def _sample(self, session: Session, position: int) -> None:
-        history = session.tokens.copy(0, position) if session.has_penalties else None
+        history = session.tokens.view[:position] if session.has_penalties else None
         self._samples.append(
             Sample(session.id, session.slot, session.params, session.seed, position, history, session.prompt_tokens)
         )
@@ -274,7 +279,7 @@ class StepBuilder:
         blocks = self._take(session, back, worth_s)
         for key in keys[len(blocks) :]:
             host.promote(key)
-        self._loads += [HostCopy(block, *slot) for block, slot in zip(blocks, slots, strict=False)]
+        self._loads += [HostCopy(block, *slot) for block, slot in zip(blocks.tolist(), slots, strict=False)]
         self._memory.counters.loaded_blocks += len(blocks)
         session.add_blocks(blocks)
         session.hold_found(len(blocks) * session.block_size)
@@ -286,16 +291,23 @@ class StepBuilder:
         source, tokens = find_part(session, pool)
         if not tokens:
             return
-        pool.share(source)  # so that it does not become its own copy's target
+        held = np.array([pool.share(source)], np.int32)  # so that it does not become its own copy's target
         target = self._take(session, 1, self._costs.recompute(tokens, session.computed))
-        if not target:
-            pool.release([source])  # it may be the very block that is missing to compute instead
+        if not len(target):
+            pool.release(held)  # it may be the very block that is missing to compute instead
             return
-        self._sources.append(source)
-        self._copies.append(PageCopy(BlockId(source), target[0]))
+        self._sources.append(held)
+        self._copies.append(PageCopy(BlockId(source), BlockId(int(target[0]))))
         self._memory.counters.copied_blocks += 1
         session.add_blocks(target)
         session.hold_found(tokens)
+
+    def _grow_decodes(self, sessions: list[Session]) -> None:
+        """Gets a block for each session whose last one is full, all at once; none if there are not enough for all."""
+        full = [s for s in sessions if s.computed == s.capacity and s.queue is self._queues.decodes]
+        if full and len(full) <= self._memory.pool.available:
+            for session, block in zip(full, self._memory.pool.allocate(len(full)), strict=True):
+                session.add_blocks((block,))
 
     def _grow(self, session: Session, tokens: int) -> int:
         """Gets blocks for up to `tokens` more tokens; returns for how many."""
@@ -307,7 +319,7 @@ class StepBuilder:
             tokens = min(tokens, session.capacity - session.computed)
         return tokens
 
-    def _take(self, session: Session, blocks: int, worth_s: float) -> list[BlockId]:
+    def _take(self, session: Session, blocks: int, worth_s: float) -> np.ndarray:
         """Allocates up to `blocks` blocks, and evicts for them where that is allowed and pays.
 
         Args:
@@ -332,7 +344,7 @@ class StepBuilder:
         taken = pool.allocate(min(blocks, usable))
         if has_limit:
             self._spare_blocks -= len(taken)
-        if taken and session.admitted is None:
+        if len(taken) and session.admitted is None:
             self._admitted += 1
             session.admitted = self._admitted
         return taken

@@ -1,4 +1,4 @@
-"""A growing sequence of token ids, and the block table beside it."""
+"""Sequences of int32 that change cheaply: token ids, block tables, free lists."""
 
 from collections.abc import Sequence
 
@@ -6,50 +6,101 @@ import numpy as np
 
 
 class Int32Buffer:
-    """An int32 array that grows at its end in amortised O(added), and shrinks for free."""
+    """An int32 array that grows at its end in amortised O(added), and shrinks in O(kept).
 
-    __slots__ = ("_data", "_length")
+    Attributes:
+      view: the values, int32 `[size]`, without a copy. What a view shows never changes: later values go behind it, or,
+        after `truncate`, into another array. So plans may hold views.
+      size: how many there are.
+    """
+
+    __slots__ = ("_data", "size", "view")
 
     def __init__(self) -> None:
         self._data = np.empty(16, np.int32)
-        self._length = 0
+        self.size = 0
+        self.view = self._data[:0]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def push(self, value: int) -> None:
+        """Adds one value."""
+        end = self.size + 1
+        if end > len(self._data):
+            self._grow(end)
+        self._data[self.size] = value
+        self.size = end
+        self.view = self._data[:end]
+
+    def extend(self, values: Sequence[int] | np.ndarray) -> None:
+        """Adds values."""
+        end = self.size + len(values)
+        if end > len(self._data):
+            self._grow(end)
+        self._data[self.size : end] = values
+        self.size = end
+        self.view = self._data[:end]
+
+    def truncate(self, length: int) -> np.ndarray:
+        """Keeps the first `length` values and returns the others."""
+        tail = self.view[length:]
+        if tail.size:
+            self._data = self.view = self.view[:length].copy()
+            self.size = length
+        return tail
+
+    def _grow(self, length: int) -> None:
+        grown = np.empty(max(length, 2 * self.size, 16), np.int32)
+        grown[: self.size] = self.view
+        self._data = grown
+
+
+class Int32Ring:
+    """A first-in-first-out queue of at most as many values as it was made with, in O(values moved) without a loop."""
+
+    __slots__ = ("_data", "_head", "_length")
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._data = values
+        self._head = 0
+        self._length = len(values)
 
     def __len__(self) -> int:
         return self._length
 
-    @property
-    def view(self) -> np.ndarray:
-        """The values as int32 `[len]`, without a copy: valid until the next change."""
-        return self._data[: self._length]
+    def pop(self, count: int) -> np.ndarray:
+        """Takes the `count` oldest values out, int32 `[count]`.
 
-    def copy(self, start: int, end: int) -> np.ndarray:
-        """A copy of `[start, end)`."""
-        return self._data[start:end].copy()
+        Raises:
+          RuntimeError: there are fewer.
+        """
+        if count > self._length:
+            raise RuntimeError(f"{count} values wanted, {self._length} are there")
+        head, end, data = self._head, self._head + count, self._data
+        values = data[head:end].copy() if end <= len(data) else np.concatenate([data[head:], data[: end - len(data)]])
+        self._head = end % len(data)
+        self._length -= count
+        return values
 
-    def push(self, value: int) -> None:
-        """Adds one value."""
-        self._reserve(self._length + 1)
-        self._data[self._length] = value
-        self._length += 1
+    def push(self, values: Sequence[int]) -> None:
+        """Adds values behind the others.
 
-    def extend(self, values: Sequence[int] | np.ndarray) -> None:
-        """Adds values."""
-        end = self._length + len(values)
-        self._reserve(end)
-        self._data[self._length : end] = values
-        self._length = end
+        Raises:
+          RuntimeError: there is no room for them.
+        """
+        size, count = len(self._data), len(values)
+        if self._length + count > size:
+            raise RuntimeError(f"{count} values more than the {self._length} of {size} that are there")
+        start = (self._head + self._length) % size
+        before_wrap = min(count, size - start)
+        self._data[start : start + before_wrap] = values[:before_wrap]
+        self._data[: count - before_wrap] = values[before_wrap:]
+        self._length += count
 
-    def truncate(self, length: int) -> np.ndarray:
-        """Keeps the first `length` values and returns a copy of the others."""
-        tail = self.copy(length, self._length)
-        self._length = min(length, self._length)
-        return tail
-
-    def _reserve(self, length: int) -> None:
-        if length > len(self._data):
-            grown = np.empty(max(length, 2 * len(self._data)), np.int32)
-            grown[: self._length] = self.view
-            self._data = grown
+    def values(self) -> list[int]:
+        """All values, oldest first."""
+        return np.roll(self._data, -self._head)[: self._length].tolist()
 
 
 def common_prefix(left: np.ndarray, right: np.ndarray) -> int:
