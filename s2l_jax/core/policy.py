@@ -87,9 +87,9 @@ def _s2l(costs: CostModel, usage: TenantUsage) -> Policy:
         session.rank = (False, -session.priority, due_s, session.arrival)
 
     def rank(session: Session) -> Rank:
-        excess_s = usage.excess_s(session.tenant)
-        if not excess_s or session.final_s is None:
+        if not usage.excess_s or session.final_s is None:
             return session.rank
+        excess_s = usage.excess_s.get(session.tenant, 0.0)
         late, priority, due_s, arrival = session.rank
         return (late, priority, due_s + excess_s, arrival)
 

@@ -32,11 +32,13 @@ class Queues:
 
     def place(self, session: Session) -> None:
         """Puts a session where its tokens and KV say, and into the state they say."""
-        self._enqueue(session, self.queue_of(session))
+        queue = self.queue_of(session)
+        if queue is not session.queue:
+            self._move(session, queue)
         state = session.resting_state()
         if state is not session.state:
             session.move_to(state)
-        if session.is_final or not len(session.blocks):
+        if session.is_final or not session.blocks.size:
             self.holders.pop(session.id, None)
         else:
             self.holders[session.id] = session
@@ -44,7 +46,7 @@ class Queues:
 
     def remove(self, session: Session) -> None:
         """Takes out a session that has ended."""
-        self._enqueue(session, None)
+        self._move(session, None)
         self.holders.pop(session.id, None)
 
     def queue_of(self, session: Session) -> Queue | None:
@@ -73,9 +75,7 @@ class Queues:
         if count != len(self.decodes) + len(self.ready) + len(self.prompts) + len(self.streams):
             raise RuntimeError("a session that has ended is still in a queue")
 
-    def _enqueue(self, session: Session, queue: Queue | None) -> None:
-        if queue is session.queue:
-            return
+    def _move(self, session: Session, queue: Queue | None) -> None:
         if session.queue is not None:
             del session.queue[session.id]
         if queue is not None:

@@ -263,7 +263,9 @@ class Session:
         """Accounts for the next `count` tokens as computed by the step being planned; returns their first position."""
         start = self.computed
         self.computed = self.kept = start + count
-        self.computed_total += max(0, min(self.computed, self.prompt_tokens) - start)
+        end = min(self.computed, self.prompt_tokens)
+        if end > start:
+            self.computed_total += end - start
         if start < self.lost:
             self.recomputed += min(self.computed, self.lost) - start
         self.lost = max(self.lost, self.computed)

@@ -7,12 +7,16 @@ _FORGOTTEN_S = 1e-3
 
 
 class TenantUsage:
-    """Seconds of computing that each tenant had lately; older use counts half as much every 10 s."""
+    """Seconds of computing that each tenant had lately; older use counts half as much every 10 s.
+
+    Attributes:
+      excess_s: by how much a tenant had had more than its equal share when time last passed; only those that had.
+    """
 
     def __init__(self) -> None:
         self._used_s: dict[str, float] = {}
         self._sessions: dict[str, int] = {}
-        self._excess_s: dict[str, float] = {}
+        self.excess_s: dict[str, float] = {}
         self._now_s = math.nan
 
     def join(self, tenant: str) -> None:
@@ -29,10 +33,6 @@ class TenantUsage:
         """A tenant's context was computed for this long."""
         self._used_s[tenant] = self._used_s.get(tenant, 0.0) + seconds
 
-    def excess_s(self, tenant: str) -> float:
-        """By how much a tenant had had more than its equal share when time last passed; 0 for a tenant alone."""
-        return self._excess_s.get(tenant, 0.0) if self._excess_s else 0.0
-
     def pass_time(self, now_s: float) -> None:
         """Lets use fade, and compares those who have sessions."""
         elapsed_s = now_s - self._now_s
@@ -40,9 +40,9 @@ class TenantUsage:
         if self._used_s and elapsed_s > 0:  # not a number at first, and never above 0 then
             factor = 0.5 ** (elapsed_s / _HALF_LIFE_S)
             self._used_s = {t: used * factor for t, used in self._used_s.items() if used * factor > _FORGOTTEN_S}
-        if self._excess_s:
-            self._excess_s = {}
+        if self.excess_s:
+            self.excess_s = {}
         if len(self._sessions) > 1:
             used = {tenant: self._used_s.get(tenant, 0.0) for tenant in self._sessions}
             share = sum(used.values()) / len(used)
-            self._excess_s = {tenant: seconds - share for tenant, seconds in used.items() if seconds > share}
+            self.excess_s = {tenant: seconds - share for tenant, seconds in used.items() if seconds > share}

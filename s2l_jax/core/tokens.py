@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_LEAST = 64
+
 
 class Int32Buffer:
     """An int32 array that grows at its end in amortised O(added), and shrinks in O(kept).
@@ -17,7 +19,7 @@ class Int32Buffer:
     __slots__ = ("_data", "size", "view")
 
     def __init__(self) -> None:
-        self._data = np.empty(16, np.int32)
+        self._data = np.empty(_LEAST, np.int32)
         self.size = 0
         self.view = self._data[:0]
 
@@ -51,7 +53,7 @@ class Int32Buffer:
         return tail
 
     def _grow(self, length: int) -> None:
-        grown = np.empty(max(length, 2 * self.size, 16), np.int32)
+        grown = np.empty(max(length, 2 * self.size, _LEAST), np.int32)
         grown[: self.size] = self.view
         self._data = grown
 

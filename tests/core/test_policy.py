@@ -114,15 +114,15 @@ def test_usage_is_compared_between_those_who_have_sessions_and_forgotten_with_ti
     usage.join("a")
     usage.charge("a", 4.0)
     usage.pass_time(0.0)
-    assert usage.excess_s("a") == 0.0  # alone
+    assert not usage.excess_s  # alone
     usage.join("b")
     usage.pass_time(0.0)
-    assert (usage.excess_s("a"), usage.excess_s("b")) == (2.0, 0.0)
+    assert usage.excess_s == {"a": 2.0}
     usage.pass_time(10.0)
-    assert usage.excess_s("a") == pytest.approx(1.0)
+    assert usage.excess_s == {"a": pytest.approx(1.0)}
     usage.leave("b")
     usage.pass_time(10.0)
-    assert usage.excess_s("a") == 0.0
+    assert not usage.excess_s
 
 
 def test_streams_get_no_tokens_while_complete_sessions_want_them() -> None:
