@@ -44,6 +44,10 @@ class LateCosts:
         """See `CostModel.swap_in`."""
         return self.costs.swap_in(blocks)
 
+    def handoff(self, blocks: int) -> float:
+        """See `CostModel.handoff`."""
+        return self.costs.handoff(blocks)
+
 
 class ProbingEngine:
     """Passes everything on to an engine, and probes it at the end of `warmup`.

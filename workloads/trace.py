@@ -14,7 +14,9 @@ from s2l_jax.core.errors import InvalidArgument
 TRACE_VERSION = 1
 Op = Literal["open", "append", "update", "finish"]
 OPS: tuple[Op, ...] = ("open", "append", "update", "finish")
-_CONTENT_KEYS = ("text", "tokens", "n_tokens")
+Part = tuple[str, int]
+"""`(name, count)`: the first `count` tokens of the text of this name."""
+_CONTENT_KEYS = ("text", "tokens", "n_tokens", "parts")
 _EVENT_KEYS = frozenset({"t_s", "session", "op", "max_tokens", "keep_chars", "keep_tokens", "note", *_CONTENT_KEYS})
 
 
@@ -30,9 +32,11 @@ class Event:
       t_s: seconds since the start of the trace.
       session: the session's id.
       op: what happens; a session starts with `open` and ends with `finish`.
-      text: content as text; at most one of text, tokens, n_tokens is given.
+      text: content as text; at most one of text, tokens, n_tokens, parts is given.
       tokens: content as token ids.
       n_tokens: content by its size alone; whoever replays makes the tokens up from a seed.
+      parts: content by names and sizes; whoever replays makes the tokens up, the same ones for the same name, so that
+        sessions share what they share. An `update` brings all parts of the new context.
       max_tokens: output tokens at most, `open` only.
       keep_chars: `update` of text only: leading characters of the context that stay.
       keep_tokens: `update` of tokens only: leading tokens that stay.
@@ -45,6 +49,7 @@ class Event:
     text: str | None = None
     tokens: tuple[int, ...] | None = None
     n_tokens: int | None = None
+    parts: tuple[Part, ...] | None = None
     max_tokens: int | None = None
     keep_chars: int = 0
     keep_tokens: int = 0
@@ -53,12 +58,12 @@ class Event:
     @property
     def has_content(self) -> bool:
         """True if the event brings text or tokens."""
-        return self.text is not None or self.tokens is not None or self.n_tokens is not None
+        return any(value is not None for value in (self.text, self.tokens, self.n_tokens, self.parts))
 
     def to_json(self) -> dict[str, Any]:
         """The event as its line in the file holds it: fields at their default are left out."""
         line: dict[str, Any] = {"t_s": round(self.t_s, 6), "session": self.session, "op": self.op}
-        for key in ("text", "tokens", "n_tokens", "max_tokens"):
+        for key in (*_CONTENT_KEYS, "max_tokens"):
             if getattr(self, key) is not None:
                 line[key] = getattr(self, key)
         line |= {key: getattr(self, key) for key in ("keep_chars", "keep_tokens", "note") if getattr(self, key)}
@@ -276,7 +281,7 @@ def _parse_event(line: dict[str, Any]) -> Event:
     if isinstance(t_s, bool) or not isinstance(t_s, int | float) or not math.isfinite(t_s) or t_s < 0:
         raise _LineError(f"t_s is {t_s!r}, expected seconds, 0 or more")
     _check_content(line, op)
-    tokens = line.get("tokens")
+    tokens, parts = line.get("tokens"), line.get("parts")
     return Event(
         t_s=float(t_s),
         session=session,
@@ -284,6 +289,7 @@ def _parse_event(line: dict[str, Any]) -> Event:
         text=line.get("text"),
         tokens=None if tokens is None else tuple(tokens),
         n_tokens=line.get("n_tokens"),
+        parts=None if parts is None else tuple((name, count) for name, count in parts),
         max_tokens=line.get("max_tokens"),
         keep_chars=line.get("keep_chars", 0),
         keep_tokens=line.get("keep_tokens", 0),
@@ -304,6 +310,9 @@ def _check_content(line: dict[str, Any], op: str) -> None:
     tokens = line.get("tokens", [])
     if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
         raise _LineError("tokens is expected to be a list of integers, 0 or more")
+    parts = line.get("parts", [])
+    if not isinstance(parts, list) or not all(map(_is_part, parts)):
+        raise _LineError('parts is expected to be a list of [name, count], such as ["page 7", 512]')
     for key, minimum, allowed in (
         ("n_tokens", 0, OPS),
         ("max_tokens", 1, ("open",)),
@@ -315,5 +324,15 @@ def _check_content(line: dict[str, Any], op: str) -> None:
             raise _LineError(f"{key} is {value!r}, expected an integer, {minimum} or more")
         if key in line and op not in allowed:
             raise _LineError(f"{key} with {op}, expected only with {' or '.join(allowed)}")
-    if ("keep_chars" in line and "text" not in line) or ("keep_tokens" in line and "text" in line):
-        raise _LineError("keep_chars goes with text, keep_tokens with tokens")
+    if ("keep_chars" in line and "text" not in line) or (
+        "keep_tokens" in line and not {"text", "parts"}.isdisjoint(line)
+    ):
+        raise _LineError("keep_chars goes with text, keep_tokens with tokens or n_tokens")
+
+
+def _is_part(value: Any) -> bool:
+    """True for `[name, count]`."""
+    match value:
+        case [str() as name, int() as count]:
+            return bool(name) and type(count) is int and count >= 0
+    return False

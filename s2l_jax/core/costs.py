@@ -46,6 +46,9 @@ class CostModel(Protocol):
     def swap_in(self, blocks: int) -> float:
         """Copying this many blocks from the host to the device."""
 
+    def handoff(self, blocks: int) -> float:
+        """Moving this many blocks from one engine to another."""
+
 
 @dataclass(frozen=True, slots=True)
 class PhysicalCosts:
@@ -63,6 +66,8 @@ class PhysicalCosts:
       swap_out_block_s: each block of it.
       swap_in_s: any copy from the host.
       swap_in_block_s: each block of it.
+      handoff_s: any transfer to another engine.
+      handoff_block_s: each block of it.
 
     Raises:
       InvalidArgument: a term is negative or not finite, or a token costs nothing.
@@ -77,6 +82,8 @@ class PhysicalCosts:
     swap_out_block_s: float = 3e-4
     swap_in_s: float = 7e-4
     swap_in_block_s: float = 3e-4
+    handoff_s: float = 6e-4
+    handoff_block_s: float = 3e-4
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -118,3 +125,7 @@ class PhysicalCosts:
     def swap_in(self, blocks: int) -> float:
         """Copying this many blocks from the host to the device."""
         return self.swap_in_s + blocks * self.swap_in_block_s if blocks else 0.0
+
+    def handoff(self, blocks: int) -> float:
+        """Moving this many blocks from one engine to another."""
+        return self.handoff_s + blocks * self.handoff_block_s if blocks else 0.0

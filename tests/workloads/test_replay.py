@@ -77,11 +77,11 @@ def test_wait_folds_updates_and_made_up_tokens_are_repeatable(tmp_path):
     (streamed,) = plan_sessions(sessions, "stream", None, 5, 100)
     (waited,) = plan_sessions(sessions, "wait", None, 5, 100)
     first, _, third, last = (piece for _, piece in streamed.pieces)
-    assert waited.pieces[0][1].content == [*first.content[:2], 7, 8, *third.content]
+    assert waited.pieces[0][1].wire_content == [*first.content[:2], 7, 8, *third.content]
     assert (last.op, last.final, last.content) == ("finish", True, None)
     assert all(0 <= token < 100 for token in waited.pieces[0][1].content)
     (other,) = plan_sessions(sessions, "stream", None, 6, 100)
-    assert other.pieces[0][1].content != first.content
+    assert other.pieces[0][1].wire_content != first.wire_content
 
 
 def test_rows_say_what_users_saw(make_trace, make_target):

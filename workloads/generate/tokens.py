@@ -3,18 +3,17 @@
 import zlib
 from collections.abc import Callable, Sequence
 
-import numpy as np
+from workloads.content import named
 
 TokenSource = Callable[[str, int], tuple[int, ...]]
 """Called as `source(name, count)`: the first `count` tokens of the text of this name, the same at each call."""
 
-_FIRST_TOKEN, _TOKENS = 64, 4096  # clear of the special ones, which most vocabularies put first
+_VOCABULARY = 8192
 
 
 def random_tokens(name: str, count: int) -> tuple[int, ...]:
     """Tokens without a meaning."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    return tuple((_FIRST_TOKEN + rng.integers(0, _TOKENS, size=count)).tolist())
+    return tuple(named(name, count, _VOCABULARY).tolist())
 
 
 def passages_of(text: Sequence[int]) -> TokenSource:

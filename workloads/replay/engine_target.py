@@ -106,7 +106,7 @@ class EngineTarget:
                 orchestrator.open,
                 sink=sink,
                 params=params,
-                content=first.content,
+                content=first.wire_content,
                 session_id=session_id,
                 final=first.final,
             )
@@ -127,13 +127,13 @@ async def _send(orchestrator: Orchestrator, session_id: str, pieces: AsyncIterat
                 await asyncio.to_thread(
                     orchestrator.update,
                     session_id,
-                    piece.content,
+                    piece.wire_content,
                     keep_tokens=piece.keep_tokens,
                     keep_chars=piece.keep_chars,
                     final=piece.final,
                 )
             else:
-                await asyncio.to_thread(orchestrator.append, session_id, piece.content, final=piece.final)
+                await asyncio.to_thread(orchestrator.append, session_id, piece.wire_content, final=piece.final)
     except S2LError as error:
         sink(FailedEvent(error))
     except Exception as error:

@@ -51,7 +51,7 @@ class GrpcTarget:
         first = await anext(pieces)
         session_id = f"{session_id}-{self._run}"
         async with self._client.session(
-            params, content=first.content, session_id=session_id, final=first.final
+            params, content=first.wire_content, session_id=session_id, final=first.final
         ) as session:
             sender = asyncio.create_task(_send(session, pieces))
             try:
@@ -67,10 +67,10 @@ async def _send(session: AsyncSession, pieces: AsyncIterator[Piece]) -> None:
     try:
         async for piece in pieces:
             if piece.op == "append":
-                await session.append(piece.content, final=piece.final)
+                await session.append(piece.wire_content, final=piece.final)
             elif piece.op == "update":
                 await session.update(
-                    piece.content, keep_tokens=piece.keep_tokens, keep_chars=piece.keep_chars, final=piece.final
+                    piece.wire_content, keep_tokens=piece.keep_tokens, keep_chars=piece.keep_chars, final=piece.final
                 )
             else:
                 await session.finish()

@@ -142,7 +142,7 @@ class _Replay:
                 self._measured.events.extend(EventRow(row.session, at_s, "chunk") for at_s in planned.chunks_s)
             now_s = self._now_s()
             row.send_lag_s = max(row.send_lag_s, now_s - due_s)
-            self._log(EventRow(planned.session, now_s, piece.op, due_s, len(piece.content or ())))
+            self._log(EventRow(planned.session, now_s, piece.op, due_s, piece.size))
             yield piece
 
     async def _sleep_until(self, due_s: float) -> None:

@@ -8,15 +8,13 @@ from typing import Literal
 import numpy as np
 
 from s2l_jax.core.errors import InvalidArgument
+from workloads.content import joined, made_up
 from workloads.replay.target import Piece
 from workloads.trace import Event, Session
 
 Mode = Literal["stream", "wait"]
 MODES: tuple[Mode, ...] = ("stream", "wait")
 DEFAULT_MAX_TOKENS = 32
-# Made-up tokens stay clear of the special ones, which most vocabularies put first.
-_FIRST_MADE_UP_TOKEN = 64
-_MADE_UP_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ def plan_sessions(
     for session, arrival_s in zip(sessions, arrivals(sessions, qps, seed), strict=True):
         pieces = _pieces(session, arrival_s - session.arrival_s, seed, vocab_size)
         complete_s = pieces[-1][0]
-        chunks_s = tuple(due_s for due_s, piece in pieces if piece.content and piece.op != "open")
+        chunks_s = tuple(due_s for due_s, piece in pieces if piece.size and piece.op != "open")
         if mode == "wait":
             whole = Piece("open", _whole(piece for _, piece in pieces), final=True)
             pieces = [(complete_s, whole)]
@@ -103,23 +101,25 @@ def _pieces(session: Session, shift_s: float, seed: int, vocab_size: int) -> lis
     return pieces
 
 
-def _content(event: Event, rng: np.random.Generator, vocab_size: int) -> str | list[int] | None:
+def _content(event: Event, rng: np.random.Generator, vocab_size: int) -> str | np.ndarray | None:
     if event.n_tokens is not None:
-        low = min(_FIRST_MADE_UP_TOKEN, vocab_size - 1)
-        return rng.integers(low, min(vocab_size, low + _MADE_UP_TOKENS), size=event.n_tokens).tolist()
-    return event.text if event.tokens is None else list(event.tokens)
+        return made_up(rng, event.n_tokens, vocab_size)
+    if event.parts is not None:
+        return joined(event.parts, vocab_size)
+    return event.text if event.tokens is None else np.array(event.tokens, np.int32)
 
 
-def _whole(pieces: Iterable[Piece]) -> str | list[int]:
+def _whole(pieces: Iterable[Piece]) -> str | np.ndarray:
     """The context that the pieces add up to."""
     text = ""
-    tokens: list[int] = []
+    tokens: list[np.ndarray] = []
     for piece in pieces:
         if isinstance(piece.content, str):
             text = (text[: piece.keep_chars] if piece.op == "update" else text) + piece.content
         elif piece.content is not None:
-            tokens = (tokens[: piece.keep_tokens] if piece.op == "update" else tokens) + list(piece.content)
-    return text or tokens
+            kept = [np.concatenate(tokens)[: piece.keep_tokens]] if tokens and piece.op == "update" else tokens
+            tokens = [*kept, piece.content]
+    return np.concatenate(tokens) if tokens else text
 
 
 def peak_context_tokens(planned: Iterable[PlannedSession]) -> int:
@@ -133,7 +133,7 @@ def peak_context_tokens(planned: Iterable[PlannedSession]) -> int:
         tokens = 0
         for due_s, piece in session.pieces:
             kept = piece.keep_tokens if piece.op == "update" else tokens
-            grown = kept + len(piece.content or ())
+            grown = kept + piece.size
             changes.append((due_s, 0, grown - tokens))
             tokens = grown
         changes.append((session.complete_s, 1, -tokens))

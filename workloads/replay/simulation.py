@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
 
+import numpy as np
+
 from s2l_jax.core.costs import CostModel
 from s2l_jax.core.errors import InternalError, InvalidArgument, S2LError
 from s2l_jax.core.ids import SessionId
@@ -25,6 +27,7 @@ from workloads.replay.target import Piece, TargetCounters
 _VOCAB = 4096
 _FIRST_TOKEN = 64
 _GOLDEN = 0x9E3779B1
+_NO_TOKENS = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ class _Simulation:
         row = self.rows[session.session]
         if row.error:
             return
-        self.events.append(EventRow(row.session, self.now_s, piece.op, self.now_s, len(piece.content or ())))
+        self.events.append(EventRow(row.session, self.now_s, piece.op, self.now_s, piece.size))
         try:
             self._apply(session, piece)
         except S2LError as error:
@@ -191,7 +194,7 @@ class _Simulation:
 
     def _apply(self, session: PlannedSession, piece: Piece) -> None:
         session_id = SessionId(session.session)
-        tokens = piece.content or ()
+        tokens = _NO_TOKENS if piece.content is None else piece.content
         assert not isinstance(tokens, str)
         if piece.op == "open":
             params = SamplingParams(max_tokens=session.max_tokens)

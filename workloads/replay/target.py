@@ -1,9 +1,11 @@
 """What a replay runs against."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
+
+import numpy as np
 
 from s2l_jax.core.params import SamplingParams
 from serving.client.types import Event as Reply
@@ -12,13 +14,23 @@ from workloads.trace import Op
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is sent for one event: text, token ids or nothing, and whether the context is complete with it."""
+    """What is sent for one event: text, token ids (int32 `[n]`) or nothing; `final` if the context is complete then."""
 
     op: Op
-    content: str | Sequence[int] | None
+    content: str | np.ndarray | None
     keep_tokens: int = 0
     keep_chars: int = 0
     final: bool = False
+
+    @property
+    def size(self) -> int:
+        """Characters or tokens that it brings."""
+        return 0 if self.content is None else len(self.content)
+
+    @property
+    def wire_content(self) -> str | list[int] | None:
+        """The content as client and orchestrator take it."""
+        return self.content.tolist() if isinstance(self.content, np.ndarray) else self.content
 
 
 @dataclass(frozen=True, slots=True)
