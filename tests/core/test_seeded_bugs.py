@@ -44,11 +44,11 @@ class OneTenantLaw(FakeEngineLaw):
 
 
 def try_law(machine: type[FakeEngineLaw]) -> None:
-    """Up to 1000 interleavings; the first that fails is enough, and nobody wants to see a shorter one."""
+    """Up to 5000 interleavings; the first that fails is enough, and nobody wants to see a shorter one."""
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=1000,
+            max_examples=5000,
             stateful_step_count=60,
             phases=[Phase.generate],
             report_multiple_bugs=False,
