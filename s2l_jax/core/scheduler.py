@@ -299,6 +299,11 @@ class Scheduler:
             raise NotFound(f"session {session_id!r} is not open: it was never opened, or it has ended")
         return self._sessions[session_id]
 
+    @property
+    def held_blocks(self) -> int:
+        """Device blocks that sessions hold."""
+        return self._memory.pool.held
+
     def stats(self) -> SchedulerStats:
         """A snapshot of counts; O(open sessions)."""
         pool, host = self._memory.pool, self._memory.host

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 SESSIONS_FILE = "sessions.parquet"
 EVENTS_FILE = "events.parquet"
+STEPS_FILE = "steps.parquet"
 
 
 @dataclass(slots=True)
@@ -96,6 +97,33 @@ class EventRow:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step of a simulated engine.
+
+    Attributes:
+      engine: which one.
+      start_s: seconds since the replay's start.
+      duration_s: computation, or copies that outlast it.
+      compute_s: computation alone.
+      prefill_tokens: prompt tokens computed.
+      decodes: sessions that decoded a token.
+      saved_blocks: blocks copied to the host.
+      loaded_blocks: blocks copied from it.
+      held_blocks: blocks that sessions held once the step was planned.
+    """
+
+    engine: str
+    start_s: float
+    duration_s: float
+    compute_s: float
+    prefill_tokens: int
+    decodes: int
+    saved_blocks: int
+    loaded_blocks: int
+    held_blocks: int
+
+
 _ARROW_TYPES: dict[Any, pa.DataType] = {
     str: pa.string(),
     float: pa.float64(),
@@ -111,15 +139,30 @@ def _schema(row_type: type) -> pa.Schema:
 
 def write_rows(folder: Path, sessions: Sequence[SessionRow], events: Sequence[EventRow]) -> None:
     """Writes both tables as parquet files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, row_type, rows in ((SESSIONS_FILE, SessionRow, sessions), (EVENTS_FILE, EventRow, events)):
-        table = pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema(row_type))
-        pq.write_table(table, folder / name, compression="zstd")
+    _write(folder / SESSIONS_FILE, SessionRow, sessions)
+    _write(folder / EVENTS_FILE, EventRow, events)
+
+
+def write_step_rows(folder: Path, steps: Sequence[StepRow]) -> None:
+    """Writes the table of steps as a parquet file."""
+    _write(folder / STEPS_FILE, StepRow, steps)
+
+
+def _write(path: Path, row_type: type, rows: Sequence[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=_schema(row_type))
+    pq.write_table(table, path, compression="zstd")
 
 
 def read_session_rows(folder: Path) -> list[SessionRow]:
     """Reads the table of sessions."""
     return [SessionRow(**row) for row in pq.read_table(folder / SESSIONS_FILE).to_pylist()]
+
+
+def read_step_rows(folder: Path) -> list[StepRow]:
+    """Reads the table of steps; empty if the run was not simulated."""
+    path = folder / STEPS_FILE
+    return [StepRow(**row) for row in pq.read_table(path).to_pylist()] if path.exists() else []
 
 
 def read_event_rows(folder: Path) -> list[EventRow]:

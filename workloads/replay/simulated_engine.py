@@ -1,0 +1,127 @@
+"""An engine on a virtual clock: the real scheduler, with a cost model in place of the device.
+
+A step takes what the cost model says for its shape; page copies in either direction run beside the computation, so
+only what outlasts it adds to the step. As in the real engine loop, the next step is planned while the current one runs.
+"""
+
+import zlib
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+
+from s2l_jax.core.costs import CostModel
+from s2l_jax.core.outcome import Output
+from s2l_jax.core.plan import Sample, SampledToken, StepPlan, StepResult, StepTiming
+from s2l_jax.core.scheduler import Scheduler
+from workloads.replay.rows import StepRow
+
+_VOCAB = 4096
+_FIRST_TOKEN = 64
+_GOLDEN = 0x9E3779B1
+
+
+@dataclass(slots=True)
+class _Running:
+    """A step that has been handed to the device."""
+
+    plan: StepPlan
+    timing: StepTiming
+    held_blocks: int
+
+    @property
+    def duration_s(self) -> float:
+        return max(self.timing)
+
+
+class SimulatedEngine:
+    """One device with at most two steps on it.
+
+    Attributes:
+      scheduler: decides what runs.
+      steps: those that have run, in order.
+    """
+
+    def __init__(self, scheduler: Scheduler, costs: CostModel, plan_at: float, name: str = "engine") -> None:
+        """Starts idle.
+
+        Args:
+          scheduler: a fresh one.
+          costs: how long steps and copies take.
+          plan_at: share of a running step after which the next one is planned; 1 plans it when this one is done.
+          name: in the table of steps.
+        """
+        self.scheduler = scheduler
+        self.steps: list[StepRow] = []
+        self._costs = costs
+        self._plan_at = plan_at
+        self._name = name
+        self._running: deque[_Running] = deque()
+        self._started_s = 0.0  # of the step that runs
+        self._plan_s = inf  # when to plan next; inf until something changes
+
+    @property
+    def due_s(self) -> float:
+        """When something is to be done here; inf if nothing is before an event comes from outside."""
+        return min(self._end_s, self._plan_s)
+
+    def wake(self, now_s: float) -> None:
+        """Something has come for the scheduler, so there may be something to plan."""
+        if not self._running:
+            self._plan_s = now_s
+        elif len(self._running) > 1 or self._plan_at >= 1:
+            self._plan_s = inf
+        else:
+            self._plan_s = max(now_s, self._started_s + self._plan_at * self._running[0].duration_s)
+
+    def advance(self, now_s: float) -> list[Output]:
+        """Does what is due now: a step ends, or the next one is planned. Returns what was sampled."""
+        if self._end_s <= now_s:
+            outputs = self._land(now_s)
+            self.wake(now_s)
+            return outputs
+        self._plan_s = inf
+        plan = self.scheduler.plan(now_s)
+        if plan is not None:
+            if not self._running:
+                self._started_s = now_s
+            self._running.append(_Running(plan, self._timing(plan), self.scheduler.held_blocks))
+            self.wake(now_s)
+        return []
+
+    @property
+    def _end_s(self) -> float:
+        return self._started_s + self._running[0].duration_s if self._running else inf
+
+    def _timing(self, plan: StepPlan) -> StepTiming:
+        computes = bool(plan.chunks or plan.samples)
+        return StepTiming(
+            compute_s=self._costs.step(plan.shape) if computes else 0.0,
+            save_s=self._costs.swap_out(len(plan.saves)),
+            load_s=self._costs.swap_in(len(plan.loads)),
+        )
+
+    def _land(self, now_s: float) -> list[Output]:
+        """The oldest step is done; the one behind it starts."""
+        step = self._running.popleft()
+        shape = step.plan.shape
+        self.steps.append(
+            StepRow(
+                self._name,
+                self._started_s,
+                now_s - self._started_s,
+                step.timing.compute_s,
+                shape.prefill_tokens,
+                shape.decodes,
+                len(step.plan.saves),
+                len(step.plan.loads),
+                step.held_blocks,
+            )
+        )
+        self._started_s = now_s
+        tokens = tuple(_made_up_token(sample) for sample in step.plan.samples)
+        return self.scheduler.commit(StepResult(step.plan, tokens, step.timing), now_s)
+
+
+def _made_up_token(sample: Sample) -> SampledToken:
+    """Any token will do, if it depends on session and position alone."""
+    return SampledToken(_FIRST_TOKEN + (zlib.crc32(sample.session_id.encode()) + sample.position * _GOLDEN) % _VOCAB)
