@@ -20,21 +20,22 @@ class LazyGroup(click.Group):
     """A group whose commands are entry points; its help reads their source instead of importing them."""
 
     @functools.cached_property
-    def _entry_points(self) -> dict[str, EntryPoint]:
+    def entry_points(self) -> dict[str, EntryPoint]:
+        """Where each command is; a group within the group has its own."""
         return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
-        return sorted(self._entry_points)
+        return sorted(self.entry_points)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Loads one command, None if there is none of this name."""
-        entry = self._entry_points.get(cmd_name)
+        entry = self.entry_points.get(cmd_name)
         return None if entry is None else entry.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands, each with the first line of its description."""
-        rows = [(name, _first_line_of_help(self._entry_points[name])) for name in self.list_commands(ctx)]
+        rows = [(name, _first_line_of_help(self.entry_points[name])) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
