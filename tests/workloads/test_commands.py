@@ -9,7 +9,7 @@ from workloads.commands.demo import demo
 from workloads.commands.replay import replay
 from workloads.crawl.questions import PYTHON_QUESTIONS
 from workloads.demo import demo as demo_module
-from workloads.demo.crawl_stage import stored_crawl
+from workloads.crawl.docs import stored_crawl
 from workloads.demo.server import ServerProcess
 from workloads.prompt import Prompt
 from workloads.replay import targets

@@ -1,14 +1,28 @@
 """Finds a folder of real HTML documentation: installed, in the cache, or fetched as a Debian package."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 DEBIAN_PACKAGES = ("python3.11-doc", "python3.13-doc", "python3.12-doc")
 _PATTERN = "usr/share/doc/python3*/html"
 _DOWNLOAD_TIMEOUT_S = 120
+_STORED = "python_docs.jsonl"
+
+
+def docs_cache_dir() -> Path:
+    """Where fetched documentation is kept: `s2l/docs` under the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "s2l" / "docs"
+
+
+def stored_crawl() -> Path:
+    """The crawl that comes with this package."""
+    return Path(str(resources.files("workloads.crawl") / _STORED))
 
 
 @dataclass(frozen=True, slots=True)

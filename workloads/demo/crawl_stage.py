@@ -1,33 +1,18 @@
 """First half of the demonstration: crawl real documentation, or take the crawl that comes with this package."""
 
 import asyncio
-import os
-from importlib import resources
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from workloads.crawl.crawler import CrawlConfig
-from workloads.crawl.docs import Docs, find_python_docs
+from workloads.crawl.docs import Docs, docs_cache_dir, find_python_docs, stored_crawl
 from workloads.crawl.questions import PYTHON_QUESTIONS
 from workloads.crawl.record import record_crawl
 from workloads.crawl.site import Site, SiteConfig
 from workloads.prompt import Prompt
 from workloads.trace import Event, Trace, read_trace
-
-_STORED = "python_docs.jsonl"
-
-
-def docs_cache_dir() -> Path:
-    """Where fetched documentation is kept: `s2l/docs` under the user's cache directory."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "s2l" / "docs"
-
-
-def stored_crawl() -> Path:
-    """The crawl that comes with this package."""
-    return Path(str(resources.files("workloads.crawl") / _STORED))
 
 
 def crawl_or_stored(path: Path, seed: int, console: Console) -> Trace:

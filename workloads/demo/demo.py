@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from workloads.demo.crawl_stage import crawl_or_stored, stored_crawl
+from workloads.crawl.docs import stored_crawl
+from workloads.demo.crawl_stage import crawl_or_stored
 from workloads.demo.server import ServerProcess
 from workloads.replay.grpc_target import GrpcTarget
 from workloads.replay.job import ReplayConfig, run_job

@@ -1,59 +1,90 @@
-"""Random sizes and times with given percentiles."""
+"""Random sizes and times whose percentiles and mean are given."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 
 from s2l_jax.core.errors import InvalidArgument
 
-_SIGMAS_OF_P95 = 1.6448536
-_SIGMAS_OF_QUARTILE = 0.6744898
+_FARTHEST = 9.0  # standard deviations; no stratified draw of any practical size gets there
+_STEEPEST = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class LogNormal:
-    """A lognormal distribution.
+class Marginal:
+    """A distribution that is lognormal piece by piece: straight lines through its knots on lognormal paper.
 
     Attributes:
-      median: half of all values lie below it.
-      sigma: standard deviation of the values' logarithm.
+      z: knots, ascending, in standard deviations of a normal distribution.
+      log_values: logarithms of the values there, ascending.
     """
 
-    median: float
-    sigma: float
+    z: tuple[float, ...]
+    log_values: tuple[float, ...]
 
     @classmethod
-    def of_p50_p95(cls, p50: float, p95: float) -> "LogNormal":
-        """The one with these percentiles."""
-        return cls(p50, math.log(p95 / p50) / _SIGMAS_OF_P95)
+    def of(cls, statistics: Mapping[str, float]) -> "Marginal":
+        """The one with these percentiles and this mean.
 
-    @classmethod
-    def of_quartiles(cls, p25: float, p50: float, p75: float) -> "LogNormal":
-        """The one with this median, and as wide as these quartiles."""
-        return cls(p50, math.log(p75 / p25) / (2 * _SIGMAS_OF_QUARTILE))
+        One tail goes on like the piece beside it. The other is as steep as the mean requires: the lower half if the
+        lowest percentile is the median, else what lies above the highest percentile.
+
+        Args:
+          statistics: `mean`, and two or more percentiles such as `p50`; other entries are left aside.
+
+        Raises:
+          InvalidArgument: percentiles do not ascend, or no tail gives this mean.
+        """
+        percentiles = sorted((float(key[1:]), value) for key, value in statistics.items() if key[0] == "p")
+        z = ndtri(np.array([percent for percent, _ in percentiles]) / 100.0)
+        logs = np.log([value for _, value in percentiles])
+        slopes = np.diff(logs) / np.diff(z)
+        if not (len(percentiles) > 1 and (slopes > 0.0).all()):
+            raise InvalidArgument(f"{dict(statistics)} needs two or more percentiles, and they must ascend")
+
+        def with_tails(slope: float) -> "Marginal":
+            lower, upper = (slope, slopes[-1]) if percentiles[0][0] >= 50.0 else (slopes[0], slope)
+            first, last = logs[0] - lower * (z[0] + _FARTHEST), logs[-1] + upper * (_FARTHEST - z[-1])
+            return cls((-_FARTHEST, *z.tolist(), _FARTHEST), (float(first), *logs.tolist(), float(last)))
+
+        def too_much(slope: float) -> float:
+            return with_tails(slope).mean - statistics["mean"]
+
+        if too_much(0.0) * too_much(_STEEPEST) > 0.0:
+            raise InvalidArgument(f"no distribution with these percentiles has this mean: {dict(statistics)}")
+        return with_tails(brentq(too_much, 0.0, _STEEPEST))
 
     @property
     def mean(self) -> float:
         """Mean of all values."""
-        return self.median * math.exp(self.sigma**2 / 2)
+        z, logs = np.array(self.z), np.array(self.log_values)
+        slopes = np.diff(logs) / np.diff(z)
+        # The integral of exp(a + b z) under the normal density is that of a shifted one.
+        heights = np.exp(logs[:-1] - slopes * z[:-1] + slopes**2 / 2.0)
+        return float((heights * (ndtr(z[1:] - slopes) - ndtr(z[:-1] - slopes))).sum())
 
-    def draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """Float64 `[size]`."""
-        return self.median * np.exp(self.sigma * rng.standard_normal(size))
+    def quantile(self, share: np.ndarray) -> np.ndarray:
+        """The values that these shares of all values, each between 0 and 1, lie below."""
+        return np.exp(np.interp(ndtri(share), self.z, self.log_values))
+
+    def ascending(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Float64 `[count]` in ascending order, drawn as `strata` has it."""
+        return self.quantile(strata(rng, count))
 
 
-def poisson_arrivals(rng: np.random.Generator, count: int, qps: float) -> np.ndarray:
-    """Float64 `[count]` seconds, ascending, the first at 0.
+def strata(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Shares, ascending, one from each of `count` equal parts of 0 to 1, so that few draws show percentiles, too."""
+    return (np.arange(count) + rng.random(count)) / max(1, count)
 
-    Raises:
-      InvalidArgument: `qps` is not above 0.
-    """
-    if not 0.0 < qps < math.inf:
-        raise InvalidArgument(f"qps is {qps}, but must be above 0")
-    gaps_s = rng.exponential(1.0 / qps, size=count)
-    gaps_s[:1] = 0.0
-    return np.cumsum(gaps_s)
+
+def arranged(ascending: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """The same values in an order of their own: the smallest where `key` is smallest, and so on."""
+    values = np.empty_like(ascending)
+    values[np.argsort(key, kind="stable")] = ascending
+    return values
 
 
 def split(rng: np.random.Generator, total: int, parts: int, sigma: float) -> list[int]:

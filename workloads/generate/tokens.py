@@ -1,4 +1,4 @@
-"""What made-up sessions are about: tokens of texts that have a name."""
+"""Token ids for made-up sessions: of texts that have a name."""
 
 import zlib
 from collections.abc import Callable, Sequence
