@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from cost_profiles.measurement import MachineKey, Measurement
 from cost_profiles.probe import probe
-from cost_profiles.profile import Profile, ProfileKey
 from cost_profiles.store import load_profile, save_profile
 from s2l_jax.core.costs import CostModel, PhysicalCosts, StepShape
 from s2l_jax.engine.config import EngineConfig
@@ -63,7 +63,7 @@ class ProbingEngine:
         self,
         engine: Engine,
         config: EngineConfig,
-        on_profile: Callable[[Profile], None],
+        on_profile: Callable[[Measurement], None],
         on_probe: Callable[[int], None],
     ) -> None:
         self._engine = engine
@@ -85,7 +85,7 @@ class ProbingEngine:
 
 
 def machine_costs(
-    engine: Engine, config: EngineConfig, key: ProfileKey, directory: Path | None, on_probe: Callable[[int], None]
+    engine: Engine, config: EngineConfig, key: MachineKey, directory: Path | None, on_probe: Callable[[int], None]
 ) -> tuple[Engine, CostModel]:
     """Finds the costs that were measured for this key, or arranges for measuring them.
 
@@ -104,7 +104,7 @@ def machine_costs(
         return engine, kept.costs
     costs = LateCosts()
 
-    def take(profile: Profile) -> None:
+    def take(profile: Measurement) -> None:
         costs.costs = profile.costs
         if directory is None:
             return

@@ -5,13 +5,13 @@ from itertools import combinations
 
 import numpy as np
 
-from cost_profiles.profile import Copy, CopyPoint, Profile, StepPoint
+from cost_profiles.measurement import Copy, CopyPoint, Measurement, StepPoint
 from s2l_jax.core.costs import PhysicalCosts
 
 _LEAST_TOKEN_S = 1e-9
 
 
-def fit(steps: Sequence[StepPoint], copies: Sequence[CopyPoint]) -> Profile:
+def fit(steps: Sequence[StepPoint], copies: Sequence[CopyPoint]) -> Measurement:
     """The profile of these points. Copies that nobody measured cost nothing, so there must be none to decide on.
 
     Args:
@@ -38,7 +38,7 @@ def fit(steps: Sequence[StepPoint], copies: Sequence[CopyPoint]) -> Profile:
     errors_s = np.array([costs.step(point.shape) for point in steps]) - seconds
     spread = float(((seconds - seconds.mean()) ** 2).sum())
     r_squared = 1.0 - float((errors_s**2).sum()) / spread if spread else 1.0
-    return Profile(costs, tuple(steps), tuple(copies), r_squared, float(np.abs(errors_s / seconds).max()))
+    return Measurement(costs, tuple(steps), tuple(copies), r_squared, float(np.abs(errors_s / seconds).max()))
 
 
 def least_squares(terms: np.ndarray, seconds: np.ndarray) -> list[float]:

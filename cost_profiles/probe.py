@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cost_profiles.fit import fit
-from cost_profiles.profile import Copy, CopyPoint, Profile, StepPoint
+from cost_profiles.measurement import Copy, CopyPoint, Measurement, StepPoint
 from s2l_jax.core.costs import StepShape
 from s2l_jax.core.ids import BlockId, HostSlot, SessionId, SlotId
 from s2l_jax.core.params import SamplingParams
@@ -39,7 +39,7 @@ class _Trial:
 
 def probe(
     engine: Engine, config: EngineConfig, *, budget_s: float = 4.0, now: Callable[[], float] | None = None
-) -> Profile:
+) -> Measurement:
     """Measures a warm engine that has no session yet. To be called by the engine's owner.
 
     The trials run in turns, several rounds if `budget_s` lasts. One round that is not timed comes first: the first run

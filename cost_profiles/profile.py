@@ -1,72 +1,136 @@
-"""A profile: measured points, the costs fitted to them, and what they were measured on."""
+"""A profile: what some hardware costs with some model, how much memory it has, and where each figure comes from."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from cost_profiles.measurement import CopyPoint, StepPoint
 from s2l_jax.core.costs import PhysicalCosts, StepShape
+from s2l_jax.core.errors import InvalidArgument
 
-Copy = Literal["swap_out", "swap_in"]
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
+Provenance = Literal["measured", "imported", "roofline", "calibrated"]
+PROVENANCES: tuple[Provenance, ...] = ("measured", "imported", "roofline", "calibrated")
+PARTS = ("steps", "swap_out", "swap_in", "handoff")
 
 
 @dataclass(frozen=True, slots=True)
-class ProfileKey:
-    """What a profile is valid for.
+class ProfileMemory:
+    """Memory of all devices of one engine together.
 
     Attributes:
-      model: name of the model.
-      device: kind and number of devices, on a CPU its model and cores.
-      dtype: of activations and KV.
-      block_size: tokens a block holds.
-      host_memory: what the host pool is made of, empty if there is none.
-      version: of the software that ran.
+      device_bytes: of the devices.
+      host_bytes: of the host, for KV.
+      weights_bytes: what the weights take of the devices.
+      block_bytes: KV of one block, over all devices.
+      block_tokens: tokens a block holds.
     """
 
-    model: str
-    device: str
-    dtype: str
-    block_size: int
-    host_memory: str
-    version: str
+    device_bytes: int
+    host_bytes: int
+    weights_bytes: int
+    block_bytes: int
+    block_tokens: int = 16
+
+    def pool_blocks(self, kv_share: float) -> int:
+        """Blocks in this share of the device memory that the weights leave.
+
+        Raises:
+          InvalidArgument: not one fits, or the share is not above 0 and at most 1.
+        """
+        if not 0.0 < kv_share <= 1.0:
+            raise InvalidArgument(f"KV's share of memory is {kv_share}, but must be above 0 and at most 1")
+        left_bytes = self.device_bytes - self.weights_bytes
+        blocks = int(left_bytes * kv_share) // self.block_bytes
+        if blocks < 1:
+            raise InvalidArgument(
+                f"weights of {self.weights_bytes / 1e9:.1f} GB leave no room for KV in "
+                f"{self.device_bytes / 1e9:.1f} GB: take more devices, or give KV a larger share"
+            )
+        return blocks
+
+    def host_blocks(self, host_bytes: int | None = None) -> int:
+        """Blocks in so much host memory; None is all there is for KV."""
+        return (self.host_bytes if host_bytes is None else host_bytes) // self.block_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class StepPoint:
-    """Seconds that one step of a shape took."""
+class Part:
+    """Where one part of the costs comes from.
 
-    shape: StepShape
-    seconds: float
+    Attributes:
+      provenance: how it came about.
+      source: in words: which machine, paper, data sheet.
+      r_squared: share of the points' variance that the costs explain; None without points.
+      worst_error: largest relative error on a point; None without points.
+    """
+
+    provenance: Provenance
+    source: str
+    r_squared: float | None = None
+    worst_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class CopyPoint:
-    """Seconds that one copy of some blocks took."""
+class Residual:
+    """How far a calibrated profile stays from one figure that it was fitted to."""
 
-    kind: Copy
-    blocks: int
-    seconds: float
+    what: str
+    expected_s: float
+    predicted_s: float
+
+    @property
+    def relative_error(self) -> float:
+        """Above 0 if the prediction is too slow."""
+        return self.predicted_s / self.expected_s - 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Costs of one machine.
+    """Costs and memory of one engine: hardware, model and parallelism together.
 
     Attributes:
-      costs: fitted to the points.
+      name: such as `h200-tp2-llama3.1-8b`.
+      model: name of the model.
+      hardware: in words.
+      devices: how many chips one engine has.
+      dtype: of weights and KV.
+      memory: of all devices.
+      max_model_len: tokens of prompt and output together, at most.
+      costs: of steps and copies.
+      latency_s: what a piece of context takes from the client to the scheduler, beside the device's work.
+      parts: where the costs come from, by `PARTS`.
       steps: measured steps.
-      copies: measured copies between device and host; empty if there is no host pool.
-      r_squared: share of the steps' variance that the costs explain.
-      worst_error: largest relative error of the costs on a step.
-      provenance: where the points come from: `measured`.
+      copies: measured copies.
+      residuals: what a calibration was fitted to.
     """
 
+    name: str
+    model: str
+    hardware: str
+    devices: int
+    dtype: str
+    memory: ProfileMemory
+    max_model_len: int
     costs: PhysicalCosts
-    steps: tuple[StepPoint, ...]
-    copies: tuple[CopyPoint, ...]
-    r_squared: float
-    worst_error: float
-    provenance: str = "measured"
+    latency_s: float = 0.0
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    steps: tuple[StepPoint, ...] = ()
+    copies: tuple[CopyPoint, ...] = ()
+    residuals: tuple[Residual, ...] = ()
+
+    def __post_init__(self) -> None:
+        if set(self.parts) != set(PARTS):
+            raise InvalidArgument(f"parts are {', '.join(self.parts) or 'none'}, but must be {', '.join(PARTS)}")
+        for name, part in self.parts.items():
+            if part.provenance not in PROVENANCES:
+                raise InvalidArgument(f"{name} is {part.provenance!r}, but must be one of {', '.join(PROVENANCES)}")
+        if not (math.isfinite(self.latency_s) and self.latency_s >= 0):
+            raise InvalidArgument(f"latency_s is {self.latency_s!r}, but must be a number of seconds, 0 or more")
+        for name in ("devices", "max_model_len"):
+            if getattr(self, name) < 1:
+                raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `from_json` reads it."""
@@ -77,15 +141,26 @@ class Profile:
         """Reads what `to_json` gave.
 
         Raises:
-          ValueError, TypeError, LookupError, InvalidArgument: it is something else.
+          InvalidArgument: it is something else; the message names the field.
         """
-        if value["s2l_profile"] != PROFILE_VERSION:
-            raise ValueError(f"profile version {value['s2l_profile']!r} is not {PROFILE_VERSION}")
-        return cls(
-            PhysicalCosts(**value["costs"]),
-            tuple(StepPoint(StepShape(*point["shape"]), point["seconds"]) for point in value["steps"]),
-            tuple(CopyPoint(**point) for point in value["copies"]),
-            value["r_squared"],
-            value["worst_error"],
-            value["provenance"],
-        )
+        if not isinstance(value, Mapping) or value.get("s2l_profile") != PROFILE_VERSION:
+            raise InvalidArgument(f'expected a profile: a JSON object with "s2l_profile": {PROFILE_VERSION}')
+        given = {name: field_value for name, field_value in value.items() if name != "s2l_profile"}
+        readers = {
+            "memory": lambda some: ProfileMemory(**some),
+            "costs": lambda some: PhysicalCosts(**some),
+            "parts": lambda some: {name: Part(**part) for name, part in some.items()},
+            "steps": lambda some: tuple(StepPoint(StepShape(*point["shape"]), point["seconds"]) for point in some),
+            "copies": lambda some: tuple(CopyPoint(**point) for point in some),
+            "residuals": lambda some: tuple(Residual(**residual) for residual in some),
+        }
+        for name, reader in readers.items():
+            if name in given:
+                try:
+                    given[name] = reader(given[name])
+                except (TypeError, KeyError, AttributeError, InvalidArgument) as error:
+                    raise InvalidArgument(f"{name}: {error}") from None
+        try:
+            return cls(**given)
+        except TypeError as error:
+            raise InvalidArgument(f"{error}") from None

@@ -11,7 +11,7 @@ import jax
 
 from cost_profiles.at_start import machine_costs
 from cost_profiles.machine import device_name
-from cost_profiles.profile import ProfileKey
+from cost_profiles.measurement import MachineKey
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import CostModel
 from s2l_jax.core.errors import InvalidArgument
@@ -155,8 +155,8 @@ def _host_blocks(host_kv_gib: float | None, num_blocks: int, one_block_bytes: in
     return min(fit, num_blocks if on_cpu else _HOST_BLOCKS_PER_BLOCK * num_blocks)
 
 
-def _profile_key(model: LoadedModel, sizes: EngineConfig) -> ProfileKey:
-    return ProfileKey(
+def _profile_key(model: LoadedModel, sizes: EngineConfig) -> MachineKey:
+    return MachineKey(
         model=f"{model.config.name} {model.config.num_layers}x{model.config.hidden_size}",
         device=device_name(jax.devices()[0].platform, jax.devices()[0].device_kind),
         dtype=sizes.dtype,

@@ -1,11 +1,11 @@
 import pytest
 
 from cost_profiles.at_start import LateCosts, machine_costs
-from cost_profiles.profile import ProfileKey
+from cost_profiles.measurement import MachineKey
 from s2l_jax.core.costs import PhysicalCosts, StepShape
 from tests.cost_profiles.test_probe import CONFIG, Machine
 
-KEY = ProfileKey("m", "cpu", "float32", 16, "numpy", "0.1.0")
+KEY = MachineKey("m", "cpu", "float32", 16, "numpy", "0.1.0")
 WORK = StepShape(100, 5000.0, 3, 300)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cost_profiles.fit import fit, least_squares
-from cost_profiles.profile import CopyPoint, StepPoint
+from cost_profiles.measurement import CopyPoint, StepPoint
 from s2l_jax.core.costs import PhysicalCosts, StepShape
 
 COSTS = PhysicalCosts()
@@ -34,7 +34,6 @@ def test_exact_points_give_back_the_costs():
         assert getattr(profile.costs, name) == pytest.approx(getattr(want, name), rel=1e-6), name
     assert profile.r_squared == pytest.approx(1.0)
     assert profile.worst_error < 1e-6
-    assert profile.provenance == "measured"
 
 
 def test_noise_is_borne():

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 
 from cost_profiles.fit import fit
-from cost_profiles.profile import CopyPoint, ProfileKey, StepPoint
+from cost_profiles.measurement import CopyPoint, MachineKey, StepPoint
 from cost_profiles.store import load_profile, profile_file, save_profile
 from s2l_jax.core.costs import StepShape
 
-KEY = ProfileKey("org/some model", "cpu 2 cores", "float32", 16, "numpy", "0.1.0")
+KEY = MachineKey("org/some model", "cpu 2 cores", "float32", 16, "numpy", "0.1.0")
 PROFILE = fit(
     [StepPoint(StepShape(16, 128.0), 0.03), StepPoint(StepShape(64, 2048.0), 0.1)],
     [CopyPoint("swap_out", 4, 0.002), CopyPoint("swap_in", 4, 0.001)],
@@ -30,7 +30,7 @@ def test_another_machine_has_another_profile(tmp_path, change):
     assert load_profile(tmp_path, replace(KEY, **change)) is None
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"key": 1}', '{"s2l_profile": 99}'])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"key": 1}', '{"s2l_measurement": 99}'])
 def test_a_broken_file_means_measuring_again(tmp_path, content):
     profile_file(tmp_path, KEY).write_text(content)
     assert load_profile(tmp_path, KEY) is None
