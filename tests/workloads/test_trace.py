@@ -1,8 +1,18 @@
+import gzip
 import json
 
 import pytest
 
-from workloads.trace import Event, Header, TraceError, TraceWriter, read_events, read_trace, write_trace
+from workloads.trace import (
+    Event,
+    Header,
+    TraceError,
+    TraceWriter,
+    check_trace,
+    read_events,
+    read_trace,
+    write_trace,
+)
 
 HEADER = '{"s2l_trace": 1, "name": "t"}\n'
 
@@ -16,6 +26,7 @@ def test_round_trip_keeps_everything(tmp_path):
         Event(1.0, "a", "update", text="x", keep_chars=5),
         Event(1.25, "b", "update", n_tokens=9, keep_tokens=2),
         Event(2.0, "a", "finish"),
+        Event(2.5, "b", "update", parts=(("page 7", 512), ("page 9", 3))),
         Event(3.5, "b", "finish"),
     ]
     path = tmp_path / "deep" / "t.jsonl"
@@ -82,6 +93,19 @@ FINISH = {"t_s": 2.0, "session": "a", "op": "finish"}
         ([OPEN, {**FINISH, "text": "x"}], 3, "finish carries text"),
         ([{**OPEN, "text": "x"}, {**FINISH, "op": "append", "n_tokens": 3}], 3, "mixes text and tokens"),
         ([OPEN, {**FINISH, "op": "update", "text": "x", "keep_tokens": 3}], 3, "keep_chars goes with text"),
+        ([{**OPEN, "parts": [["a", 1], ["b"]]}], 2, "parts is expected to be a list of [name, count]"),
+        ([{**OPEN, "parts": [["a", 1.5]]}], 2, "parts is expected to be a list of [name, count]"),
+        ([{**OPEN, "parts": [["a", 1]], "n_tokens": 3}], 2, "n_tokens and parts are given"),
+        (
+            [{**OPEN, "text": "xy"}, {**FINISH, "op": "update", "text": "z", "keep_chars": 3}],
+            3,
+            "keep_chars is 3, expected 2",
+        ),
+        (
+            [{**OPEN, "parts": [["a", 4]]}, {**FINISH, "op": "update", "n_tokens": 1, "keep_tokens": 5}],
+            3,
+            "expected 4 at",
+        ),
         ([OPEN], 2, "ends without a finish for session 'a'"),
     ],
 )
@@ -113,3 +137,50 @@ def test_a_wrong_file_says_what_was_expected(tmp_path, content, message):
 def test_a_missing_file_is_an_error_of_ours(tmp_path):
     with pytest.raises(TraceError, match="expected a trace file"):
         read_trace(tmp_path / "none.jsonl")
+
+
+def test_all_problems_are_found(tmp_path):
+    path = tmp_path / "t.jsonl"
+    lines = [
+        {**OPEN, "t_s": 5.0},
+        {**OPEN, "session": "b"},  # goes back
+        {**OPEN, "session": "b"},  # again
+        "nonsense",
+        {**FINISH, "session": "c", "t_s": 1.0},
+        {**FINISH, "t_s": 6.0},
+    ]
+    path.write_text(HEADER + "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in lines))
+    checked = check_trace(path)
+    places = [problem.removeprefix(f"{path}:").split(":")[0] for problem in checked.problems]
+    assert places == ["3", "4", "5", "6", "7"]
+    assert "t_s is 1.0, expected at least 5.0" in checked.problems[0]
+    assert "an open session" in checked.problems[1]
+    assert "never opened" in checked.problems[3]
+    assert "without a finish for session 'b'" in checked.problems[4]
+    assert len(check_trace(path, 2).problems) == 2
+
+
+def test_a_valid_trace_has_no_problems(tmp_path):
+    path = tmp_path / "t.jsonl"
+    write_trace(path, Header("t", details={"made_up": "chunks"}), [Event(0.0, "a", "open"), Event(2.5, "a", "finish")])
+    checked = check_trace(path)
+    assert (checked.problems, checked.sessions, checked.events, checked.end_s) == ((), 1, 2, 2.5)
+    assert checked.header.made_up == "chunks"
+    path.write_text(HEADER)
+    assert check_trace(path).problems == (f"{path}: no events; expected at least one session",)
+
+
+def test_compressed_traces(tmp_path):
+    events = [Event(0.0, "a", "open", text="x" * 5000), Event(2.5, "a", "finish")]
+    packed, plain = tmp_path / "t.jsonl.gz", tmp_path / "t.jsonl"
+    for path in (packed, plain, tmp_path / "again.gz"):
+        write_trace(path, Header("t"), events)
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    assert packed.read_bytes() == (tmp_path / "again.gz").read_bytes()  # so that equal traces have equal hashes
+    assert list(read_trace(packed).events) == events
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(TraceError, match="cannot be read after line"):
+        read_trace(packed)
+    packed.write_bytes(b"not compressed")
+    with pytest.raises(TraceError, match="cannot be read after line 0"):
+        read_trace(packed)
