@@ -9,8 +9,8 @@ from typing import Any
 from s2l_jax.core.errors import InvalidArgument
 from workloads.readers.encode import Encoding
 from workloads.readers.found import Bad, Draft, Skipped, Source
-from workloads.readers.order import EventOrder
 from workloads.trace import Event, Header, TraceError, TraceWriter
+from workloads.trace.order import EventOrder
 
 _NAMED = 5  # bad rows that are kept by their places
 

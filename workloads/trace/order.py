@@ -4,7 +4,7 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator
 
-from workloads.trace import Event
+from workloads.trace.event import Event
 
 
 class EventOrder:

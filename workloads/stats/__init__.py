@@ -1,0 +1,1 @@
+"""Describes traces: sizes, times, what sessions share, what updates keep."""
