@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from workloads.replay.rows import EventRow
 from workloads.replay.schedule import PlannedSession
@@ -77,3 +77,31 @@ class ReplayProgress:
         if self._done < len(self._complete_s):
             parts.append(f"about {left_s:.0f} s left" if left_s > 1 else "finishing")
         return " · ".join(parts)
+
+
+class SimulationProgress:
+    """Counts the sessions of a simulated replay that are done; `on_event` is handed to the simulation."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(label, total=None)
+
+    @contextmanager
+    def of(self, planned: Sequence[PlannedSession]) -> Iterator[None]:
+        """Shows progress while the block runs."""
+        self._bar.update(self._task, total=len(planned))
+        with self._bar:
+            yield
+
+    def on_event(self, event: EventRow) -> None:
+        """Takes note of an event."""
+        if event.kind in ("done", "error"):
+            self._bar.advance(self._task)

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from workloads.report.occupancy import occupancy_figure
 from workloads.report.plots import inline_svg, timeline_figure, timelines_end_s, ttft_figure
 from workloads.report.run import Agreement, Run, answers_agree
 from workloads.report.table import compare_rows, format_seconds
@@ -35,6 +36,7 @@ def write_report(path: Path, runs: Sequence[Run], title: str) -> None:
         headline=_headline(runs),
         ttft=Markup(inline_svg(ttft_figure(runs))),
         timelines=[(run.name, Markup(inline_svg(timeline_figure(run, until_s)))) for run in runs],
+        occupancy=Markup(inline_svg(occupancy_figure(runs))) if any(run.steps for run in runs) else None,
         agreement=agreement if len(runs) > 1 else None,
         samples=sample_answers(runs, agreement),
         failures=[(run.name, row) for run in runs for row in run.sessions if not row.completed],
@@ -49,7 +51,7 @@ def sample_answers(runs: Sequence[Run], agreement: Agreement) -> list[tuple[str,
     completed = [{row.session: row for row in run.sessions if row.completed} for run in runs]
     samples: list[tuple[str, list[tuple[str, str]]]] = []
     for session, row in completed[0].items():
-        if len(samples) < _SAMPLES and all(session in rows for rows in completed):
+        if row.text and len(samples) < _SAMPLES and all(session in rows for rows in completed):
             answers = [(run.name, rows[session].text) for run, rows in zip(runs, completed, strict=True)]
             if len(runs) > 1 and len({text for _, text in answers}) == 1 and not agreement.mismatch:
                 answers = [("all runs", row.text)]

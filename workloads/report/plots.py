@@ -34,11 +34,11 @@ def ttft_figure(runs: Sequence[Run]) -> Figure:
 
 def _draw_ccdf(axes: Axes, runs: Sequence[Run], column: str) -> None:
     curves = []
-    for run, colour in zip(runs, _cycle(len(runs)), strict=True):
+    for run, colour in zip(runs, colours(len(runs)), strict=True):
         values_s = np.sort([value for row in run.sessions if (value := getattr(row, column)) is not None])
         if len(values_s):
             curves.append((run.name, colour, np.maximum(values_s, 1e-4)))
-    _style(axes)
+    style(axes)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
     if not curves:
@@ -83,7 +83,7 @@ def timeline_figure(run: Run, until_s: float) -> Figure:
     line_of = {row.session: line for line, row in enumerate(rows)}
     figure = Figure(figsize=(10.5, 1.6 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    _style(axes)
+    style(axes)
     axes.grid(axis="y", visible=False)
     for row, line in zip(rows, line_of.values(), strict=True):
         first_s, done_s = row.first_token_s, row.done_s or row.last_chunk_s
@@ -133,7 +133,8 @@ def inline_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _cycle(count: int) -> list[str]:
+def colours(count: int) -> list[str]:
+    """Colours for so many curves."""
     return [COLOURS[number % len(COLOURS)] for number in range(count)]
 
 
@@ -141,7 +142,8 @@ def _shorten(text: str, width: int = 44) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """Light grid, no frame."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color="#EBEBEB", lw=0.8)
     axes.set_axisbelow(True)

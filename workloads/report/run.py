@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from s2l_jax.core.errors import InvalidArgument
-from workloads.replay.rows import EventRow, SessionRow, read_event_rows, read_session_rows
+from workloads.replay.rows import EventRow, SessionRow, StepRow, read_event_rows, read_session_rows, read_step_rows
 from workloads.replay.summary import read_summary
 
 
@@ -20,12 +20,14 @@ class Run:
       summary: contents of `summary.json`.
       sessions: rows of `sessions.parquet`.
       events: rows of `events.parquet`.
+      steps: rows of `steps.parquet`; empty unless the run was simulated.
     """
 
     name: str
     summary: dict[str, Any]
     sessions: list[SessionRow]
     events: list[EventRow]
+    steps: list[StepRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
 def _load(folder: Path, name: str) -> Run:
     summary = read_summary(folder)
     try:
-        return Run(name, summary, read_session_rows(folder), read_event_rows(folder))
+        return Run(name, summary, read_session_rows(folder), read_event_rows(folder), read_step_rows(folder))
     except OSError as error:
         raise InvalidArgument(f"{folder}: the run's tables cannot be read ({error})") from error
 
@@ -88,6 +90,8 @@ def answers_agree(runs: Sequence[Run]) -> Agreement:
     """Compares answers session by session; greedy decoding must give equal ones however the context was sent."""
     if len({run.summary.get("trace_sha256") for run in runs}) > 1:
         return Agreement(0, (), "the runs replayed different traces")
+    if any("simulation" in run.summary for run in runs):
+        return Agreement(0, (), "a simulated run has no answers")
     if len({run.summary.get("model") for run in runs}) > 1:
         return Agreement(0, (), "the runs used different models")
     answers = [{row.session: row for row in run.sessions if row.completed} for run in runs]
