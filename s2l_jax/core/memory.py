@@ -73,9 +73,8 @@ class Memory:
     def abandon(self, session: Session, tokens: int) -> None:
         """Nobody needs the session's KV past its first `tokens` tokens for it any more."""
         if self.host is not None and session.lost > tokens:
-            for index in range(
-                tokens // session.block_size, min(session.lost, len(session.tokens)) // session.block_size
-            ):
+            size = session.block_size
+            for index in range(tokens // size, min(session.lost, session.tokens.size) // size):
                 self.host.demote(session.key(index))
         session.keep_computed(tokens, self.pool)
 

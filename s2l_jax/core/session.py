@@ -236,10 +236,18 @@ class Session:
 
     def key(self, index: int) -> BlockKey:
         """Content key of a full block of known tokens; of none, at index -1, the tenant's root."""
+        if index < 0:
+            return self.root
         keys = self._keys
-        while len(keys) <= index:
-            keys.append(child_key(keys[-1] if keys else self.root, self.block_tokens(len(keys))))
-        return keys[index] if index >= 0 else self.root
+        if len(keys) <= index:
+            start, size = len(keys), self.block_size
+            content = self.tokens.view[start * size : (index + 1) * size].tobytes()
+            step = len(content) // (index + 1 - start)
+            parent = keys[-1] if keys else self.root
+            for at in range(0, len(content), step):
+                parent = child_key(parent, content[at : at + step])
+                keys.append(parent)
+        return keys[index]
 
     def hash_blocks(self) -> None:
         """Makes the keys of all full blocks, so that planning need not."""
@@ -279,14 +287,19 @@ class Session:
     def index_landed(self, pool: BlockPool) -> list[tuple[int, BlockKey]]:
         """Names the full blocks that have landed, so that others can share them; returns those newly named."""
         named: list[tuple[int, BlockKey]] = []
-        full = min(self.landed, len(self.tokens)) // self.block_size
-        for index in range(self._indexed, full):
-            block = int(self.blocks.view[index])
-            if block not in pool.index and pool.index.add(
-                block, self.key(index - 1), self.key(index), self.block_tokens(index)
-            ):
-                named.append((block, self.key(index)))
-        self._indexed = max(self._indexed, full)
+        size, index = self.block_size, pool.index
+        start, full = self._indexed, min(self.landed, self.tokens.size) // size
+        if full <= start:
+            return named
+        self.key(full - 1)
+        parent = self.key(start - 1)
+        content = self.tokens.view[start * size : full * size].tobytes()
+        places = range(0, len(content), len(content) // (full - start))
+        for block, key, at in zip(self.blocks.view[start:full].tolist(), self._keys[start:full], places, strict=True):
+            if block not in index and index.add(block, parent, key, content[at : at + places.step]):
+                named.append((block, key))
+            parent = key
+        self._indexed = full
         return named
 
     def keep_computed(self, tokens: int, pool: BlockPool) -> None:
