@@ -1,0 +1,1 @@
+"""Records the traffic of a server as a trace, from between its clients and itself."""
