@@ -62,12 +62,12 @@ def test_sessions_are_passed_through_and_recorded(tmp_path):
         async with recording(out) as (one, client, _, _):
             async with client.session(GREEDY, content="The ", session_id="a") as session:
                 await session.append("quick brown ")
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
                 await session.update("slow fox", keep_chars=4)
                 await session.finish()
                 assert (await session.result()).text == one.expected("The slow fox", 5)
             assert (await client.generate([1, 2, 3], SamplingParams(max_tokens=2))).done.prompt_tokens == 3
-            assert one.is_empty()
+            await eventually(one.is_empty)
 
     run(test)
     first, second = read_trace(out).sessions
@@ -79,7 +79,7 @@ def test_sessions_are_passed_through_and_recorded(tmp_path):
     ]
     assert first.session == "a"
     times_s = [event.t_s for event in first.events]
-    assert times_s == sorted(times_s) and times_s[2] - times_s[1] >= 0.05
+    assert times_s == sorted(times_s) and times_s[2] - times_s[1] > 0.1
     assert [(event.op, content(event)) for event in second.events] == [("open", (1, 2, 3)), ("finish", None)]
     assert second.events[0].t_s == second.events[1].t_s and second.session
 
