@@ -75,6 +75,7 @@ async def run_job(
         trace=trace.header.name,
         trace_sha256=trace.sha256,
         source=trace.header.source,
+        made_up=trace.header.made_up,
         server_version=info.version,
     )
     summary = summarise(measured, run_info, before, after, extra(measured.wall_s) if extra else None)

@@ -59,6 +59,7 @@ def run_simulation(
         trace=trace.header.name,
         trace_sha256=trace.sha256,
         source=trace.header.source,
+        made_up=trace.header.made_up,
         server_version=version("s2l-jax"),
     )
     extra = {"simulation": _describe(profile, simulation, simulated, took_s, scheduler.config.num_blocks)}

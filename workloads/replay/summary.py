@@ -33,6 +33,7 @@ class RunInfo:
       trace: name of the trace.
       trace_sha256: hash of its file.
       source: where the trace's content comes from.
+      made_up: what its source does not tell and was made up; empty if nothing was.
       server_version: version of the server's software, empty if it does not tell.
     """
 
@@ -45,6 +46,7 @@ class RunInfo:
     trace: str
     trace_sha256: str
     source: str = ""
+    made_up: str = ""
     server_version: str = ""
 
 

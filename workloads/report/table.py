@@ -44,6 +44,7 @@ class Row:
 
 _Format = Callable[[Any], str]
 _FIGURES: tuple[tuple[str, str, _Format, bool], ...] = (
+    ("made up in the trace", "made_up", _format_plain, False),
     ("mode", "mode", _format_plain, False),
     ("model", "model", _format_plain, False),
     ("policy", "policy", _format_plain, False),
