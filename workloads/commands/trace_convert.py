@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +79,8 @@ def convert(
     took_s = time.monotonic() - started_s
     made_up = (*opened.made_up, *encoding.made_up)
     if as_json:
-        click.echo(json.dumps({"out": str(out), "format": name, "made_up": made_up, **asdict(done)}, indent=2))
+        told = {"sessions": done.sessions, "events": done.events, "skipped": dict(done.skipped), "bad": done.bad}
+        click.echo(json.dumps({"out": str(out), "format": name, "made_up": made_up, **told}, indent=2))
     else:
         _report(out, done, made_up, took_s)
 
