@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from s2l_jax.core.errors import InvalidArgument
 
 PREEMPTION_MODES = ("auto", "recompute", "swap")
+ROLES = ("both", "prefill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class SchedulerConfig:
       host_blocks: slots of the host pool; 0 is without one.
       preemption: what becomes of blocks that a session loses: `recompute` throws them away, `swap` copies them to the
         host as long as it has room, `auto` does what costs less.
+      role: `prefill` hands a session over once it has its first token, and another engine generates the rest; `both`
+        goes on with it. An engine that only generates is one of `both` that sessions are handed to.
       decode_gap_s: while somebody decodes, a step is not predicted to take longer than this, so that the gap between
         two tokens is bounded; a prompt gets `min_chunk_tokens` all the same, so that it gets on.
       partial_step_s: a step that serves only streams whose context is incomplete is not predicted to take longer than
@@ -44,6 +47,7 @@ class SchedulerConfig:
     policy: str = "s2l"
     host_blocks: int = 0
     preemption: str = "auto"
+    role: str = "both"
     decode_gap_s: float = 0.4
     partial_step_s: float = 0.05
     min_chunk_tokens: int = 16
@@ -60,6 +64,8 @@ class SchedulerConfig:
             raise InvalidArgument(
                 f"preemption is {self.preemption!r}, but must be one of {', '.join(PREEMPTION_MODES)}"
             )
+        if self.role not in ROLES:
+            raise InvalidArgument(f"role is {self.role!r}, but must be one of {', '.join(ROLES)}")
         for name in ("decode_gap_s", "partial_step_s"):
             if not getattr(self, name) > 0:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be above 0 seconds")

@@ -50,7 +50,9 @@ class Queues:
         self.holders.pop(session.id, None)
 
     def queue_of(self, session: Session) -> Queue | None:
-        """Where a session belongs; None if it has to wait for an event, or for the token of a step in flight."""
+        """Where a session belongs; None if it waits for an event, the token of a step in flight, or its KV."""
+        if session.is_arriving or (session.hands_over and session.length > session.prompt_tokens):
+            return None
         if not session.is_final:
             return self.streams if session.remaining else None
         is_decode = session.remaining == 1 and session.output_tokens + session.pending > 0

@@ -23,7 +23,8 @@ from s2l_jax.core.costs import CostModel, PhysicalCosts
 from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from s2l_jax.core.eviction import Evictor
 from s2l_jax.core.gaps import GapEstimator
-from s2l_jax.core.ids import SessionId
+from s2l_jax.core.handoff import Handoff, pack, unpack
+from s2l_jax.core.ids import SessionId, SlotId
 from s2l_jax.core.memory import Memory
 from s2l_jax.core.outcome import Ack, HostStats, Output, SchedulerStats, SessionStats
 from s2l_jax.core.params import SamplingParams
@@ -110,9 +111,7 @@ class Scheduler:
             raise ResourceExhausted(f"all {self.config.max_sessions} sessions are in use: try again later")
         tokens = np.asarray(tokens, np.int32)
         self._check_length(len(tokens), params, final=final)
-        row = self._rows.take()
-        if row is None:
-            raise RuntimeError("there are fewer rows than sessions")
+        row = self._take_row()
         session = Session(
             session_id,
             row,
@@ -125,6 +124,7 @@ class Scheduler:
             priority=priority,
             deadline_s=math.inf if deadline_s is None else deadline_s,
         )
+        session.hands_over = self.config.role == "prefill"
         self._arrivals += 1
         self._sessions[session_id] = session
         self._usage.join(tenant)
@@ -180,6 +180,68 @@ class Scheduler:
         session = self.session(session_id)
         self._end(session)
         return session.stats()
+
+    # Hand-off
+
+    def hand_over(self, session_id: SessionId) -> Handoff:
+        """Describes a session that has its first token, for `adopt` of another scheduler.
+
+        Its blocks stay its own until `cancel`, which is to follow once its KV has been copied.
+
+        Raises:
+          NotFound: no such session.
+          FailedPrecondition: it has no first token yet, or this engine generates all of its tokens.
+        """
+        session = self.session(session_id)
+        if session.state is not SessionState.HANDOFF or session.is_arriving:
+            raise FailedPrecondition(f"session {session_id!r} is {session.state}: it cannot be handed over")
+        return pack(session)
+
+    def adopt(self, handoff: Handoff) -> np.ndarray | None:
+        """Takes a session over from another scheduler, and allocates blocks for the KV that it brings.
+
+        Returns:
+          The blocks to copy its KV to, int32 `[ceil(computed / block_size)]`; `arrive` is to follow. None if there are
+          not enough, or `max_sessions` are open: the session stays where it is, and the caller tries again when
+          something has ended here.
+
+        Raises:
+          AlreadyExists: a session of this id is open.
+          InvalidArgument: it is longer than `max_model_len`.
+        """
+        if handoff.session_id in self._sessions:
+            raise AlreadyExists(f"session {handoff.session_id!r} is open already: choose another id")
+        self._check_length(handoff.prompt_tokens, handoff.params, final=True)
+        size, pool = self.config.block_size, self._memory.pool
+        has_room = -(-(handoff.computed + 1) // size) <= pool.available  # with one for the token that comes next
+        if not has_room or len(self._sessions) == self.config.max_sessions:
+            return None
+        need = -(-handoff.computed // size)
+        session = unpack(handoff, self._take_row(), self._arrivals, size)
+        self._arrivals += 1
+        session.add_blocks(pool.allocate(need))
+        session.computed = session.lost = handoff.computed
+        session.ends.append(session.computed)
+        if need:
+            self._builder.note_admitted(session)
+        self._sessions[session.id] = session
+        self._usage.join(session.tenant)
+        self._place(session, handoff.first_token_s)
+        return session.blocks.view
+
+    def arrive(self, session_id: SessionId, now_s: float) -> None:
+        """The KV of an adopted session is in its blocks: it goes on.
+
+        Raises:
+          NotFound: no such session.
+          FailedPrecondition: it has arrived already.
+        """
+        session = self.session(session_id)
+        if not session.is_arriving:
+            raise FailedPrecondition(f"session {session_id!r} is here already")
+        session.is_arriving = False
+        self._memory.land(session)
+        self._place(session, now_s)
 
     # Steps
 
@@ -327,6 +389,12 @@ class Scheduler:
         self._queues.check_integrity(self._sessions.values())
 
     # How it is done
+
+    def _take_row(self) -> SlotId:
+        row = self._rows.take()
+        if row is None:
+            raise RuntimeError("there are fewer rows than sessions")
+        return row
 
     def _check_length(self, context: int, params: SamplingParams, *, final: bool) -> None:
         limit = self.config.max_model_len

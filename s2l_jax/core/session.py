@@ -23,6 +23,7 @@ class SessionState(StrEnum):
     READY = "ready"  # tokens to compute, or a first token to sample
     RUNNING = "running"  # context, or the first sample, in a step in flight
     DECODING = "decoding"  # first token sampled, KV complete
+    HANDOFF = "handoff"  # first token sampled, KV on its way to another engine
     DONE = "done"
 
 
@@ -30,7 +31,8 @@ _S = SessionState
 TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
     _S.WAITING_CONTEXT: frozenset({_S.READY, _S.DONE}),
     _S.READY: frozenset({_S.WAITING_CONTEXT, _S.RUNNING, _S.DECODING, _S.DONE}),
-    _S.RUNNING: frozenset({_S.WAITING_CONTEXT, _S.READY, _S.DECODING, _S.DONE}),
+    _S.RUNNING: frozenset({_S.WAITING_CONTEXT, _S.READY, _S.DECODING, _S.HANDOFF, _S.DONE}),
+    _S.HANDOFF: frozenset({_S.DECODING, _S.READY, _S.DONE}),
     _S.DECODING: frozenset({_S.READY, _S.RUNNING, _S.DONE}),
     _S.DONE: frozenset(),
 }
@@ -65,6 +67,8 @@ class Session:
       blocks: block table; always `ceil(computed / block_size)` long.
       capacity: tokens that these blocks hold.
       is_final: the context is complete.
+      hands_over: after its first token it goes on in another engine.
+      is_arriving: it comes from another engine, and its KV is not here yet.
       knows_last: the device knows the token sampled last.
       seq: number of the last event applied.
       last_ack: its answer, given again if the event is repeated.
@@ -90,9 +94,11 @@ class Session:
         "final_s",
         "first_token_s",
         "gap_s",
+        "hands_over",
         "has_penalties",
         "id",
         "invalidated",
+        "is_arriving",
         "is_final",
         "kept",
         "knows_last",
@@ -163,6 +169,8 @@ class Session:
         self._keys: list[BlockKey] = []
         self._indexed = 0
         self.is_final = False
+        self.hands_over = False
+        self.is_arriving = False
         self.knows_last = False
         self.seq = 0
         self.last_ack: Ack | None = None
@@ -221,6 +229,8 @@ class Session:
 
     def resting_state(self) -> SessionState:
         """The state that follows from tokens, KV and steps in flight."""
+        if self.is_arriving or (self.hands_over and self.tokens.size > self.prompt_tokens):
+            return SessionState.HANDOFF
         if self.is_final and self.tokens.size > self.prompt_tokens and self.remaining <= 1:
             return SessionState.DECODING
         if self.ends:

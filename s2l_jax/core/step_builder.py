@@ -84,6 +84,12 @@ class StepBuilder:
             self._run_by_rank(decodes, prompts)
         return Flight(self._finish(), self._sessions, self._sampling)
 
+    def note_admitted(self, session: Session) -> None:
+        """The session holds blocks now."""
+        if session.admitted is None:
+            self._admitted += 1
+            session.admitted = self._admitted
+
     def _start(self, step_id: int, admission: Admission, now_s: float) -> None:
         self._step_id = step_id
         self._now_s = now_s
@@ -344,7 +350,6 @@ class StepBuilder:
         taken = pool.allocate(min(blocks, usable))
         if has_limit:
             self._spare_blocks -= len(taken)
-        if len(taken) and session.admitted is None:
-            self._admitted += 1
-            session.admitted = self._admitted
+        if len(taken):
+            self.note_admitted(session)
         return taken
