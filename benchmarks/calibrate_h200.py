@@ -25,7 +25,7 @@ from cost_profiles.profile import Part, Profile, Residual
 from workloads.generate.crawler import CrawlerConfig, crawler_trace
 from workloads.replay.schedule import Mode, plan_sessions
 from workloads.replay.simulation import simulate
-from workloads.replay.simulation_config import SimulationConfig, make_scheduler
+from workloads.replay.simulation_config import SimulationConfig, make_server
 from workloads.replay.summary import distribution
 
 PROFILE = "h200-tp2-llama3.1-8b"
@@ -48,8 +48,9 @@ def run(job: Job) -> dict[str, float | None]:
     profile, qps, mode, sessions, seed = job
     trace = crawler_trace(CrawlerConfig(sessions=sessions, qps=qps, seed=seed))
     planned = plan_sessions(trace.sessions, mode, None, seed, 8192)
-    scheduler = make_scheduler(SimulationConfig(policy="default_vllm", host_bytes=0), profile, len(planned))
-    result = simulate(planned, scheduler, profile.costs, latency_s=profile.latency_s)
+    result = simulate(
+        planned, make_server(SimulationConfig(policy="default_vllm", host_bytes=0), profile, len(planned))
+    )
     return distribution(row.ttft_final_s for row in result.measured.sessions)
 
 

@@ -27,7 +27,7 @@ from s2l_jax.core.scheduler import Scheduler
 from workloads.generate.anns import AnnsConfig, anns_trace
 from workloads.generate.crawler import CrawlerConfig, crawler_trace
 from workloads.replay.schedule import MODES, Mode, PlannedSession, peak_context_tokens, plan_sessions
-from workloads.replay.simulation import simulate
+from workloads.replay.simulation import Server, simulate
 from workloads.replay.summary import distribution
 
 POOLS = {"ample": 1.5, "quarter": 0.25}
@@ -177,7 +177,7 @@ def run(load: Load, mode: Mode, policy: str, preemption: str, host: float, extra
     )
     scheduler = Scheduler(replace(config, **extra), machine.costs)
     began_s = time.perf_counter()
-    result = simulate(load.planned[mode], scheduler, machine.costs)
+    result = simulate(load.planned[mode], Server(scheduler, machine.costs))
     took_s = time.perf_counter() - began_s
     rows = result.measured.sessions
     return Cell(

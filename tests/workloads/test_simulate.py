@@ -14,7 +14,7 @@ from workloads.commands.replay import replay
 from workloads.replay.rows import read_step_rows
 from workloads.replay.schedule import plan_sessions
 from workloads.replay.simulation import simulate
-from workloads.replay.simulation_config import SimulationConfig, make_scheduler, scheduler_config
+from workloads.replay.simulation_config import SimulationConfig, make_server, scheduler_config
 from workloads.trace import Event, Header, write_trace
 
 GIB = 2**30
@@ -58,8 +58,8 @@ def test_a_simulated_replay_writes_what_a_real_one_does_and_its_steps(files):
     summary = json.loads(result.stdout)
     assert (summary["completed"], summary["output_tokens"], summary["model"]) == (4, 12, "toy")
     assert summary["target"] == "simulate:toy"
-    assert summary["simulation"]["provenance"] == dict.fromkeys(PARTS, "roofline")
-    assert summary["simulation"]["kv_blocks"] == int(2 * 64 * 0.8)
+    assert summary["simulation"]["engines"]["engine"]["provenance"] == dict.fromkeys(PARTS, "roofline")
+    assert summary["simulation"]["engines"]["engine"]["kv_blocks"] == int(2 * 64 * 0.8)
     assert {path.name for path in (files / "out").iterdir()} == {
         "summary.json",
         "sessions.parquet",
@@ -120,8 +120,7 @@ def test_latency_adds_to_the_wait(make_trace):
     planned = plan_sessions([replace(session, events=events)], "stream", None, 0, 100)
     waits_s = []
     for latency_s in (0.0, 0.25):
-        scheduler = make_scheduler(SimulationConfig(), PROFILE, 1)
-        result = simulate(planned, scheduler, PROFILE.costs, latency_s=latency_s)
+        result = simulate(planned, make_server(SimulationConfig(), replace(PROFILE, latency_s=latency_s), 1))
         waits_s.append(result.measured.sessions[0].ttft_open_s)
     assert waits_s[1] - waits_s[0] == pytest.approx(0.25)
 

@@ -8,7 +8,7 @@ from s2l_jax.core.errors import InternalError, InvalidArgument
 from s2l_jax.core.scheduler import Scheduler
 from workloads.generate.crawler import CrawlerConfig, crawler_trace
 from workloads.replay.schedule import peak_context_tokens, plan_sessions
-from workloads.replay.simulation import simulate
+from workloads.replay.simulation import Server, simulate
 from workloads.trace import Event, Session
 
 # A step takes 1 s, a prefilled token 0.1 s, a decoded one 0.5 s: sums that can be done by hand.
@@ -28,7 +28,7 @@ def session(name, *pieces, max_tokens=1):
 
 def run(*sessions, mode="stream", plan_at=1.0, config=CONFIG):
     scheduler = Scheduler(config)
-    result = simulate(plan_sessions(sessions, mode, None, 0, 100), scheduler, COSTS, plan_at=plan_at)
+    result = simulate(plan_sessions(sessions, mode, None, 0, 100), Server(scheduler, COSTS, plan_at=plan_at))
     scheduler.check_integrity()
     return result
 
@@ -108,7 +108,7 @@ def test_a_scheduler_that_forgets_a_session_is_found_out():
 
     planned = plan_sessions([session("a", (0.0, 10))], "stream", None, 0, 100)
     with pytest.raises(InternalError, match="1 complete sessions wait"):
-        simulate(planned, Forgetful(CONFIG), COSTS)
+        simulate(planned, Server(Forgetful(CONFIG), COSTS))
 
 
 def test_text_is_refused():
@@ -137,3 +137,47 @@ def test_peak_context():
         ),
     )
     assert peak_context_tokens(plan_sessions([update], "stream", None, 0, 100)) == 10
+
+
+def run_apart(*sessions, generate_blocks=64, handoff_s=2.0):
+    """A prefill and a generate engine."""
+    costs = replace(COSTS, handoff_s=handoff_s, handoff_block_s=0.0)
+    first = Scheduler(replace(CONFIG, role="prefill"))
+    second = Scheduler(replace(CONFIG, num_blocks=generate_blocks, max_model_len=min(64, 4 * generate_blocks)))
+    server = Server(first, costs, second, costs, plan_at=1.0)
+    result = simulate(plan_sessions(sessions, "stream", None, 0, 100), server)
+    for scheduler in (first, second):
+        scheduler.check_integrity()
+        assert scheduler.held_blocks == 0
+    return result
+
+
+def test_a_second_engine_generates_and_the_first_token_does_not_wait_for_it():
+    result = run_apart(session("a", (0.0, 10), max_tokens=3))
+    (row,) = result.measured.sessions
+    # first token after 1 + 10 * 0.1; then 2 s of hand-off, then two steps of 1.5 s
+    assert (row.first_token_s, row.done_s, row.tpot_s) == pytest.approx((2.0, 7.0, 2.5))
+    assert [step.start_s for step in result.steps["generate"]] == pytest.approx([4.0, 5.5])
+    assert (row.computed_tokens, row.output_tokens, result.counters.steps) == (10, 3, 3)
+
+
+def test_the_link_carries_one_session_after_the_other():
+    result = run_apart(session("a", (0.0, 10), max_tokens=2), session("b", (0.0, 10), max_tokens=2))
+    rows = {row.session: row for row in result.measured.sessions}
+    assert rows["a"].first_token_s == rows["b"].first_token_s == pytest.approx(3.0)  # one step: 1 + 20 * 0.1
+    assert (rows["a"].done_s, rows["b"].done_s) == pytest.approx((6.5, 8.5))
+
+
+def test_decodes_do_not_slow_prefills_down_in_another_engine():
+    sessions = [session("a", (0.0, 10), max_tokens=20), session("b", (8.0, 30))]
+    together, apart = run(*sessions), run_apart(*sessions, handoff_s=0.0)
+    assert ttft_final_s(apart)[1] == pytest.approx(4.0)  # an idle engine: 1 + 30 * 0.1
+    assert ttft_final_s(together)[1] > 4.4
+
+
+def test_without_room_in_the_second_engine_sessions_wait_in_the_first():
+    sessions = [session(f"s{number}", (0.1 * number, 20), max_tokens=12) for number in range(5)]
+    tight, wide = run_apart(*sessions, generate_blocks=10), run_apart(*sessions)
+    assert ttft_final_s(tight) == ttft_final_s(wide)
+    assert max(row.done_s for row in tight.measured.sessions) > max(row.done_s for row in wide.measured.sessions)
+    assert all(row.output_tokens == 12 for row in tight.measured.sessions)

@@ -65,6 +65,7 @@ Examples:
     show_default=True,
     help="Simulated: share of the device memory that the weights leave which is KV.",
 )
+@click.option("--generate", metavar="PROFILE", help="Simulated: a second engine, which generates; the first prefills.")
 @click.option(
     "--token-budget",
     type=click.IntRange(min=1),
@@ -99,6 +100,7 @@ def replay(
     model: str,
     kv_blocks: int | None,
     kv_share: float,
+    generate: str | None,
     token_budget: int,
     max_batch: int,
     max_model_len: int | None,
@@ -136,7 +138,7 @@ def replay(
             max_model_len=max_model_len,
         )
         _finish(
-            _simulate(loaded, target.removeprefix(SIMULATE), simulation, config, out, console),
+            _simulate(loaded, target.removeprefix(SIMULATE), simulation, config, out, console, generate),
             out,
             console,
             as_json=as_json,
@@ -156,13 +158,21 @@ def replay(
 
 
 def _simulate(
-    trace: "Trace", name: str, simulation: SimulationConfig, config: "ReplayConfig", out: Path, console: Console
+    trace: "Trace",
+    name: str,
+    simulation: SimulationConfig,
+    config: "ReplayConfig",
+    out: Path,
+    console: Console,
+    generate: str | None,
 ) -> dict[str, Any]:
     from cost_profiles.catalog import find_profile
     from workloads.replay.progress import SimulationProgress
     from workloads.replay.simulate_job import run_simulation
 
-    return run_simulation(trace, find_profile(name), simulation, config, out, SimulationProgress(console, config.mode))
+    progress = SimulationProgress(console, config.mode)
+    second = None if generate is None else find_profile(generate)
+    return run_simulation(trace, find_profile(name), simulation, config, out, progress, second)
 
 
 def _finish(summary: dict[str, Any], out: Path, console: Console, *, as_json: bool) -> None:

@@ -20,6 +20,7 @@ Examples:
 )
 @click.argument("grids", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--profile", multiple=True, help="Name or file.  [default: h200-tp2-llama3.1-8b]")
+@click.option("--generate", multiple=True, help="Profile of a second engine, which generates.  [default: none]")
 @click.option("--workload", multiple=True, help="crawler, anns, or the path of a trace.  [default: crawler]")
 @click.option("--sessions", multiple=True, type=int, help="Of all replicas together.  [default: 1000]")
 @click.option("--qps", multiple=True, type=float, help="Of all replicas together.  [default: 1]")

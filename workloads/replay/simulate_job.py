@@ -1,6 +1,7 @@
 """A whole simulated replay: plan, simulate, write the run's folder."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +12,8 @@ from workloads.replay.job import ReplayConfig
 from workloads.replay.progress import SimulationProgress
 from workloads.replay.rows import write_rows, write_step_rows
 from workloads.replay.schedule import plan_sessions
-from workloads.replay.simulation import Simulated, simulate
-from workloads.replay.simulation_config import SimulationConfig, make_scheduler
+from workloads.replay.simulation import Server, Simulated, simulate
+from workloads.replay.simulation_config import SimulationConfig, make_server
 from workloads.replay.summary import RunInfo, summarise, write_summary
 from workloads.replay.target import TargetCounters
 from workloads.replay.timeline import write_timeline
@@ -29,6 +30,7 @@ def run_simulation(
     config: ReplayConfig,
     folder: Path,
     progress: SimulationProgress,
+    generate: Profile | None = None,
 ) -> dict[str, Any]:
     """Simulates a trace and writes tables, timeline and summary.
 
@@ -39,20 +41,21 @@ def run_simulation(
       config: how the trace is replayed.
       folder: gets `summary.json`, `sessions.parquet`, `events.parquet`, `steps.parquet`, `timeline.json`.
       progress: shows how far it is.
+      generate: of a second engine, which generates; the first one then only prefills.
 
     Returns:
       The summary.
     """
     began_s = time.perf_counter()
     planned = plan_sessions(trace.sessions[: config.limit], config.mode, config.qps, config.seed, _VOCAB_SIZE)
-    scheduler = make_scheduler(simulation, profile, len(planned))
+    server = make_server(simulation, profile, len(planned), generate)
     with progress.of(planned):
-        simulated = simulate(planned, scheduler, profile.costs, latency_s=profile.latency_s, on_event=progress.on_event)
+        simulated = simulate(planned, server, progress.on_event)
     took_s = time.perf_counter() - began_s
     info = RunInfo(
         mode=config.mode,
         qps=config.qps,
-        target=f"{SIMULATE}{profile.name}",
+        target=f"{SIMULATE}{profile.name}" + (f"+{generate.name}" if generate else ""),
         policy=simulation.policy,
         model=profile.model,
         seed=config.seed,
@@ -62,27 +65,31 @@ def run_simulation(
         made_up=trace.header.made_up,
         server_version=version("s2l-jax"),
     )
-    extra = {"simulation": _describe(profile, simulation, simulated, took_s, scheduler.config.num_blocks)}
+    profiles = [profile] if generate is None else [profile, generate]
+    extra = {"simulation": asdict(simulation) | describe_engines(profiles, server, simulated) | {"took_s": took_s}}
     summary = summarise(simulated.measured, info, TargetCounters(), simulated.counters, extra)
     write_rows(folder, simulated.measured.sessions, simulated.measured.events)
-    write_step_rows(folder, simulated.steps)
-    write_timeline(folder, simulated.measured.sessions, simulated.steps)
+    steps = [step for some in simulated.steps.values() for step in some]
+    write_step_rows(folder, steps)
+    write_timeline(folder, simulated.measured.sessions, steps)
     write_summary(folder, summary)
     return summary
 
 
-def _describe(
-    profile: Profile, config: SimulationConfig, simulated: Simulated, took_s: float, num_blocks: int
-) -> dict[str, Any]:
+def describe_engines(profiles: Sequence[Profile], server: Server, simulated: Simulated) -> dict[str, Any]:
+    """What each engine was and did, for the summary."""
     wall_s = simulated.measured.wall_s or 1.0
-    return {
-        "profile": profile.name,
-        "hardware": profile.hardware,
-        "provenance": {name: part.provenance for name, part in profile.parts.items()},
-        **asdict(config),
-        "kv_blocks": num_blocks,
-        "kv_peak_blocks": max((step.held_blocks for step in simulated.steps), default=0),
-        "busy_share": simulated.busy_s / wall_s,
-        "copy_share": simulated.copy_s / wall_s,
-        "took_s": took_s,
-    }
+    schedulers = (server.scheduler, server.generate)
+    engines = {}
+    for (name, steps), profile, scheduler in zip(simulated.steps.items(), profiles, schedulers, strict=False):
+        assert scheduler is not None
+        engines[name] = {
+            "profile": profile.name,
+            "hardware": profile.hardware,
+            "provenance": {part: about.provenance for part, about in profile.parts.items()},
+            "kv_blocks": scheduler.config.num_blocks,
+            "kv_peak_blocks": max((step.held_blocks for step in steps), default=0),
+            "busy_share": sum(step.duration_s for step in steps) / wall_s,
+            "copy_share": sum(step.duration_s - step.compute_s for step in steps) / wall_s,
+        }
+    return {"engines": engines}

@@ -37,11 +37,12 @@ class SimulatedEngine:
     """One device with at most two steps on it.
 
     Attributes:
+      name: in the table of steps.
       scheduler: decides what runs.
       steps: those that have run, in order.
     """
 
-    def __init__(self, scheduler: Scheduler, costs: CostModel, plan_at: float, name: str = "engine") -> None:
+    def __init__(self, scheduler: Scheduler, costs: CostModel, plan_at: float, name: str) -> None:
         """Starts idle.
 
         Args:
@@ -50,11 +51,11 @@ class SimulatedEngine:
           plan_at: share of a running step after which the next one is planned; 1 plans it when this one is done.
           name: in the table of steps.
         """
+        self.name = name
         self.scheduler = scheduler
         self.steps: list[StepRow] = []
         self._costs = costs
         self._plan_at = plan_at
-        self._name = name
         self._running: deque[_Running] = deque()
         self._started_s = 0.0  # of the step that runs
         self._plan_s = inf  # when to plan next; inf until something changes
@@ -106,7 +107,7 @@ class SimulatedEngine:
         shape = step.plan.shape
         self.steps.append(
             StepRow(
-                self._name,
+                self.name,
                 self._started_s,
                 now_s - self._started_s,
                 step.timing.compute_s,

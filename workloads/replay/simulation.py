@@ -1,6 +1,6 @@
 """Replays sessions on a virtual clock, through the real scheduler: discrete events, no waiting, no accelerator."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
@@ -13,6 +13,7 @@ from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Output, SessionStats
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.scheduler import Scheduler
+from workloads.replay.handoffs import Handoffs
 from workloads.replay.rows import EventRow, SessionRow, StepRow
 from workloads.replay.runner import Measured
 from workloads.replay.schedule import PlannedSession
@@ -31,53 +32,76 @@ class Simulated:
 
     Attributes:
       measured: sessions and events as a replay in real time would have seen them; `wall_s` is the virtual time.
-      counters: the scheduler's.
-      steps: of the engine, in order.
+      counters: of all schedulers together.
+      steps: of each engine, in order.
     """
 
     measured: Measured
     counters: TargetCounters
-    steps: list[StepRow]
+    steps: dict[str, list[StepRow]]
 
     @property
     def busy_s(self) -> float:
-        """Virtual seconds in which a step ran."""
-        return sum(step.duration_s for step in self.steps)
+        """Virtual seconds in which a step ran, of all engines together."""
+        return sum(step.duration_s for steps in self.steps.values() for step in steps)
 
     @property
     def copy_s(self) -> float:
         """Of these, seconds in which nothing but page copies ran."""
-        return sum(step.duration_s - step.compute_s for step in self.steps)
+        return sum(step.duration_s - step.compute_s for steps in self.steps.values() for step in steps)
 
 
-def simulate(
-    planned: Sequence[PlannedSession],
-    scheduler: Scheduler,
-    costs: CostModel,
-    *,
-    plan_at: float = PLAN_AT,
-    latency_s: float = 0.0,
-    on_event: OnEvent | None = None,
-) -> Simulated:
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One engine, or two that share the work.
+
+    Attributes:
+      scheduler: a fresh one; of role `prefill` if there is a second engine.
+      costs: how long steps and copies take; usually what the scheduler predicts with, but need not be.
+      generate: scheduler of a second engine, to which sessions are handed once they have their first token.
+      generate_costs: its costs.
+      plan_at: share of a running step after which the next one is planned; 1 plans it when this one is done.
+      latency_s: how long a piece takes from the client to the scheduler (network, tokenization).
+    """
+
+    scheduler: Scheduler
+    costs: CostModel
+    generate: Scheduler | None = None
+    generate_costs: CostModel | None = None
+    plan_at: float = PLAN_AT
+    latency_s: float = 0.0
+
+    def engines(self) -> list[SimulatedEngine]:
+        """The engines, idle."""
+        if self.generate is None:
+            return [SimulatedEngine(self.scheduler, self.costs, self.plan_at, "engine")]
+        return [
+            SimulatedEngine(self.scheduler, self.costs, self.plan_at, "prefill"),
+            SimulatedEngine(self.generate, self.generate_costs or self.costs, self.plan_at, "generate"),
+        ]
+
+
+def simulate(planned: Sequence[PlannedSession], server: Server, on_event: OnEvent | None = None) -> Simulated:
     """Replays planned sessions, whose content is tokens, and returns once each is done or was refused.
 
     Args:
       planned: what is sent when.
-      scheduler: a fresh one.
-      costs: how long steps and copies take; usually what the scheduler predicts with, but need not be.
-      plan_at: share of a running step after which the next one is planned; 1 plans it when this one is done.
-      latency_s: how long a piece takes from the client to the scheduler (network, tokenization).
+      server: what answers.
       on_event: told of each event, in order of time.
 
     Raises:
       InvalidArgument: a session brings text; there is no tokenizer here.
-      InternalError: the scheduler has sessions left but does not go on with them.
+      InternalError: a scheduler has sessions left but does not go on with them.
     """
     for session in planned:
         if any(isinstance(piece.content, str) for _, piece in session.pieces):
-            raise InvalidArgument(f"session {session.session!r} brings text, but a simulation takes tokens only")
-    engine = SimulatedEngine(scheduler, costs, plan_at)
-    return _Simulation(engine, on_event or _ignore).run(_agenda(planned, latency_s))
+            raise InvalidArgument(
+                f"session {session.session!r} brings text, but a simulation takes tokens only: "
+                "s2l trace convert --tokenize MODEL turns the one into the other"
+            )
+    engines = server.engines()
+    handoffs = Handoffs(engines[0], engines[1], server.costs) if len(engines) > 1 else None
+    return _Simulation(engines, handoffs, on_event or _ignore).run(_agenda(planned, server.latency_s))
 
 
 _Agenda = deque[tuple[float, PlannedSession, Piece | None]]
@@ -85,39 +109,46 @@ _Agenda = deque[tuple[float, PlannedSession, Piece | None]]
 
 @dataclass(slots=True)
 class _Simulation:
-    """One run: the clock, the engine, and what has been seen."""
+    """One run: the clock, the engines, and what has been seen. Sessions begin in the first engine."""
 
-    engine: SimulatedEngine
+    engines: list[SimulatedEngine]
+    handoffs: Handoffs | None
     on_event: OnEvent
     now_s: float = 0.0
     rows: dict[str, SessionRow] = field(default_factory=dict)
     events: list[EventRow] = field(default_factory=list)
 
     def run(self, arriving: _Agenda) -> Simulated:
-        engine = self.engine
+        engines, handoffs = self.engines, self.handoffs
         while True:
             arrival_s = arriving[0][0] if arriving else inf
+            engine = engines[0] if handoffs is None else min(engines, key=_due_s)
             due_s = engine.due_s
-            if arrival_s == due_s == inf:
+            handoff_s = inf if handoffs is None else handoffs.due_s
+            self.now_s = min(arrival_s, due_s, handoff_s)
+            if self.now_s == inf:
                 break
-            self.now_s = min(arrival_s, due_s)
-            if arrival_s <= due_s:
+            if handoffs is not None and handoff_s == self.now_s:
+                handoffs.arrive(self.now_s)
+            elif arrival_s == self.now_s:
                 _, session, piece = arriving.popleft()
                 if piece is None:
                     self._arrive(session)
                 else:
                     self._send(session, piece)
-                engine.wake(self.now_s)
+                engines[0].wake(self.now_s)
             else:
                 for output in engine.advance(self.now_s):
-                    self._take(output)
+                    self._take(output, engine)
+                if handoffs is not None:
+                    handoffs.start(self.now_s)
         return self._result()
 
     def _log(self, event: EventRow) -> None:
         self.events.append(event)
         self.on_event(event)
 
-    def _take(self, output: Output) -> None:
+    def _take(self, output: Output, engine: SimulatedEngine) -> None:
         row = self.rows[output.session_id]
         if row.first_token_s is None:
             row.first_token_s = self.now_s
@@ -131,6 +162,8 @@ class _Simulation:
             if row.output_tokens > 1:
                 row.tpot_s = (self.now_s - row.first_token_s) / (row.output_tokens - 1)
             self._log(EventRow(row.session, self.now_s, "done", note=output.finish_reason))
+        elif self.handoffs is not None and engine is self.engines[0]:
+            self.handoffs.push(output.session_id)
 
     def _arrive(self, session: PlannedSession) -> None:
         """The query arrives; nothing may have been sent yet."""
@@ -152,11 +185,11 @@ class _Simulation:
             row.error = f"{error.status}: {error}"
             row.done_s = self.now_s
             if piece.op != "open":
-                self.engine.scheduler.cancel(SessionId(session.session))
+                self.engines[0].scheduler.cancel(SessionId(session.session))
             self._log(EventRow(row.session, self.now_s, "error", note=row.error))
 
     def _apply(self, session: PlannedSession, piece: Piece) -> None:
-        scheduler = self.engine.scheduler
+        scheduler = self.engines[0].scheduler
         session_id = SessionId(session.session)
         tokens = _NO_TOKENS if piece.content is None else piece.content
         assert not isinstance(tokens, str)
@@ -169,17 +202,25 @@ class _Simulation:
             scheduler.append(session_id, tokens, self.now_s, final=piece.final)
 
     def _result(self) -> Simulated:
-        scheduler = self.engine.scheduler
+        end_s = max((row.done_s or 0.0 for row in self.rows.values()), default=0.0)
+        all_stats = [engine.scheduler.stats() for engine in self.engines]
         stuck = [row.session for row in self.rows.values() if row.done_s is None]
         if stuck:
             raise InternalError(
-                f"at {self.now_s:.3f} s the scheduler has nothing to plan, but {len(stuck)} complete sessions wait for "
-                f"their answer: {', '.join(stuck[:5])}; {scheduler.stats()}"
+                f"after {end_s:.3f} s nothing is left to plan, but {len(stuck)} complete sessions wait for their "
+                f"answer: {', '.join(stuck[:5])}; {all_stats}"
             )
-        stats = scheduler.stats()
+        preemptions: Counter[str] = Counter()
+        for stats in all_stats:
+            preemptions.update(asdict(stats.preemptions))
+        counters = TargetCounters(sum(stats.steps for stats in all_stats), dict(preemptions))
         rows = sorted(self.rows.values(), key=lambda row: row.arrival_s)
-        measured = Measured(rows, sorted(self.events, key=lambda event: event.t_s), self.now_s)
-        return Simulated(measured, TargetCounters(stats.steps, asdict(stats.preemptions)), self.engine.steps)
+        measured = Measured(rows, sorted(self.events, key=lambda event: event.t_s), end_s)
+        return Simulated(measured, counters, {engine.name: engine.steps for engine in self.engines})
+
+
+def _due_s(engine: SimulatedEngine) -> float:
+    return engine.due_s
 
 
 def _agenda(planned: Sequence[PlannedSession], latency_s: float) -> _Agenda:

@@ -1,10 +1,12 @@
 """What is simulated: a profile's hardware, and how the server on it is run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cost_profiles.profile import Profile
 from s2l_jax.core.config import SchedulerConfig
+from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.scheduler import Scheduler
+from workloads.replay.simulation import Server
 
 DEFAULT_POLICY = "s2l"
 DEFAULT_TOKEN_BUDGET = 2048
@@ -64,6 +66,32 @@ def scheduler_config(config: SimulationConfig, profile: Profile, sessions: int) 
     )
 
 
-def make_scheduler(config: SimulationConfig, profile: Profile, sessions: int) -> Scheduler:
-    """A fresh scheduler for `simulate`; arguments and errors are those of `scheduler_config`."""
-    return Scheduler(scheduler_config(config, profile, sessions), profile.costs)
+def make_server(config: SimulationConfig, profile: Profile, sessions: int, generate: Profile | None = None) -> Server:
+    """A fresh server for `simulate`.
+
+    Args:
+      config: how the server is run.
+      profile: of the hardware.
+      sessions: how many may be open at once.
+      generate: of a second engine, which generates; the first one then only prefills.
+
+    Raises:
+      InvalidArgument: as `scheduler_config`; also if the two cannot exchange KV.
+    """
+    limits = scheduler_config(config, profile, sessions)
+    if generate is None:
+        return Server(Scheduler(limits, profile.costs), profile.costs, latency_s=profile.latency_s)
+    if (generate.model, generate.memory.block_tokens) != (profile.model, profile.memory.block_tokens):
+        raise InvalidArgument(
+            f"{profile.name} has {profile.model} in blocks of {profile.memory.block_tokens} tokens and {generate.name} "
+            f"{generate.model} in blocks of {generate.memory.block_tokens}: they cannot hand sessions over"
+        )
+    second = scheduler_config(config, generate, sessions)
+    longest = min(limits.max_model_len, second.max_model_len)
+    return Server(
+        Scheduler(replace(limits, role="prefill", max_model_len=longest), profile.costs),
+        profile.costs,
+        Scheduler(replace(second, max_model_len=longest), generate.costs),
+        generate.costs,
+        latency_s=profile.latency_s,
+    )

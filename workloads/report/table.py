@@ -74,10 +74,16 @@ _FIGURES: tuple[tuple[str, str, _Format, bool], ...] = (
     ("preemptions: of a tail", "preemptions.tail", _format_count, False),
     ("preemptions: drop", "preemptions.drop", _format_count, False),
     ("engine steps", "engine_steps", _format_count, False),
-    ("KV blocks", "simulation.kv_blocks", _format_count, False),
-    ("KV blocks held at most", "simulation.kv_peak_blocks", _format_count, False),
-    ("time in which a step ran", "simulation.busy_share", lambda share: f"{share:.0%}", False),
-    ("time in which copies alone ran", "simulation.copy_share", lambda share: f"{share:.1%}", False),
+    *(
+        (f"{name}: {label}", f"simulation.engines.{name}.{key}", form, False)
+        for name in ("engine", "prefill", "generate")
+        for label, key, form in (
+            ("KV blocks", "kv_blocks", _format_count),
+            ("KV blocks held at most", "kv_peak_blocks", _format_count),
+            ("time in which a step ran", "busy_share", lambda share: f"{share:.0%}"),
+            ("time in which copies alone ran", "copy_share", lambda share: f"{share:.1%}"),
+        )
+    ),
     ("server's share of processors", "server_cpu.share", lambda share: f"{share:.0%}", False),
     ("latest send after due time", "send_lag_max_s", format_seconds, False),
 )

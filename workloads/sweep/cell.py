@@ -26,6 +26,7 @@ class Cell:
     Attributes:
       grid: name of the grid that the cell belongs to.
       profile: name or file of the hardware's profile.
+      generate: the profile of a second engine, which generates; empty if one engine does both.
       workload: `crawler` or `anns`, made up, or the path of a trace.
       sessions: of all replicas together; a trace has as many at most.
       qps: arrivals per second, of all replicas together.
@@ -48,6 +49,7 @@ class Cell:
 
     grid: str = "sweep"
     profile: str = "h200-tp2-llama3.1-8b"
+    generate: str = ""
     workload: str = "crawler"
     sessions: int = 1000
     qps: float = 1.0

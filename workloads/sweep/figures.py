@@ -13,7 +13,7 @@ from workloads.sweep.result import CellResult
 
 PERCENTILES = ("p50", "p95", "p99")
 _NUMERIC = ("qps", "replicas", "kv_share", "token_budget", "delay", "host_gib", "sessions", "max_batch", "token_scale")
-_LOAD = ("profile", "workload", "delay", "qps", "replicas", "sessions", "token_scale", "max_tokens", "seed")
+_LOAD = ("profile", "generate", "workload", "delay", "qps", "replicas", "sessions", "token_scale", "max_tokens", "seed")
 _SERVED = ("mode", "policy", "preemption", "kv_share", "host_gib", "token_budget", "max_batch")
 _MARKS = {"stream": ("-", "o"), "wait": ("--", "s")}
 _LABELS = {"qps": "questions per second", "replicas": "replicas", "kv_share": "KV's share of memory"}

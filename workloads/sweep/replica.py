@@ -5,14 +5,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cost_profiles.catalog import find_profile
 from s2l_jax.core.errors import InvalidArgument
 from workloads.generate.anns import AnnsConfig, anns_trace
 from workloads.generate.crawler import CrawlerConfig, crawler_trace
 from workloads.replay.schedule import PlannedSession, plan_sessions
-from workloads.replay.simulation import Simulated, simulate
-from workloads.replay.simulation_config import SimulationConfig, make_scheduler
+from workloads.replay.simulation import Server, Simulated, simulate
+from workloads.replay.simulation_config import SimulationConfig, make_server
 from workloads.sweep.cell import GENERATED, Cell
 from workloads.trace import Session, read_trace
 
@@ -32,9 +33,9 @@ class ReplicaResult:
       tokens: sums over sessions, by kind.
       preemptions: counts by kind.
       steps: of the engine.
-      kv_blocks: of the pool.
+      kv_blocks: of the pool; with two engines, of the one that prefills.
       kv_peak_blocks: held at most.
-      busy_s: virtual seconds in which a step ran.
+      busy_s: virtual seconds in which a step ran; with two engines, their mean.
       wall_s: virtual seconds until the last session was done.
       took_s: real seconds.
     """
@@ -72,9 +73,9 @@ def run_replica(cell: Cell, replica: int) -> ReplicaResult:
         token_budget=cell.token_budget,
         max_batch=cell.max_batch,
     )
-    scheduler = make_scheduler(config, profile, len(planned))
-    simulated = simulate(planned, scheduler, profile.costs, latency_s=profile.latency_s)
-    return _result(simulated, scheduler.config.num_blocks, time.perf_counter() - began_s)
+    server = make_server(config, profile, len(planned), find_profile(cell.generate) if cell.generate else None)
+    simulated = simulate(planned, server)
+    return _result(simulated, server, time.perf_counter() - began_s)
 
 
 def _planned(cell: Cell, replica: int) -> list[PlannedSession]:
@@ -91,7 +92,13 @@ def _sessions(
     workload: str, count: int, qps: float, seed: int, delay: float, token_scale: float, max_tokens: int
 ) -> tuple[Session, ...]:
     """Cells that differ in how they are served have the same load, so it is kept."""
-    shape = {"sessions": count, "qps": qps, "seed": seed, "time_scale": delay, "token_scale": token_scale}
+    shape: dict[str, Any] = {
+        "sessions": count,
+        "qps": qps,
+        "seed": seed,
+        "time_scale": delay,
+        "token_scale": token_scale,
+    }
     if workload == "crawler":
         return crawler_trace(CrawlerConfig(**shape, max_tokens=max_tokens)).sessions
     if workload == "anns":
@@ -101,8 +108,9 @@ def _sessions(
     return read_trace(Path(workload)).sessions[:count]
 
 
-def _result(simulated: Simulated, kv_blocks: int, took_s: float) -> ReplicaResult:
+def _result(simulated: Simulated, server: Server, took_s: float) -> ReplicaResult:
     rows = simulated.measured.sessions
+    steps = next(iter(simulated.steps.values()))
     return ReplicaResult(
         ttft_final_s=_known(row.ttft_final_s for row in rows),
         ttft_open_s=_known(row.ttft_open_s for row in rows),
@@ -111,9 +119,9 @@ def _result(simulated: Simulated, kv_blocks: int, took_s: float) -> ReplicaResul
         tokens={kind: sum(getattr(row, f"{kind}_tokens") for row in rows) for kind in _TOKENS},
         preemptions=simulated.counters.preemptions,
         steps=simulated.counters.steps,
-        kv_blocks=kv_blocks,
-        kv_peak_blocks=max((step.held_blocks for step in simulated.steps), default=0),
-        busy_s=simulated.busy_s,
+        kv_blocks=server.scheduler.config.num_blocks,
+        kv_peak_blocks=max((step.held_blocks for step in steps), default=0),
+        busy_s=simulated.busy_s / len(simulated.steps),
         wall_s=simulated.measured.wall_s,
         took_s=took_s,
     )

@@ -114,8 +114,9 @@ def _write(path: Path, text: str) -> None:
 @functools.cache
 def _made_of(cell: Cell) -> str:
     """What a result depends on besides its cell: the software's version and the profile's content."""
-    profile = json.dumps(find_profile(cell.profile).to_json(), sort_keys=True)
-    return f"{version('s2l-jax')} {hashlib.sha256(profile.encode()).hexdigest()[:16]}"
+    profiles = [find_profile(name).to_json() for name in (cell.profile, cell.generate) if name]
+    digest = hashlib.sha256(json.dumps(profiles, sort_keys=True).encode()).hexdigest()
+    return f"{version('s2l-jax')} {digest[:16]}"
 
 
 def _ignore(done: int) -> None:
