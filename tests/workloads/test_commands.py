@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from workloads.commands.compare import compare
 from workloads.commands.demo import demo
 from workloads.commands.replay import replay
+from workloads.crawl.docs import stored_crawl
 from workloads.crawl.questions import PYTHON_QUESTIONS
 from workloads.demo import demo as demo_module
-from workloads.crawl.docs import stored_crawl
 from workloads.demo.server import ServerProcess
 from workloads.prompt import Prompt
 from workloads.replay import targets

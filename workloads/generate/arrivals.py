@@ -26,13 +26,13 @@ class ArrivalProcess:
     Attributes:
       kind: `poisson`; `bursty`; or `diurnal`, a Poisson process whose rate is a sine wave that begins at its mean.
       variation: standard deviation of the gaps over their mean, `bursty` only; 1 is a Poisson process.
-      depth: how far the rate swings to both sides, as a share of its mean, `diurnal` only.
+      swing: how far the rate swings to both sides, as a share of its mean, `diurnal` only.
       period_s: of the wave, `diurnal` only; None makes all queries together last one period.
     """
 
     kind: ArrivalKind = "poisson"
     variation: float = 3.0
-    depth: float = 0.8
+    swing: float = 0.8
     period_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -40,8 +40,8 @@ class ArrivalProcess:
             raise InvalidArgument(f"arrivals are {self.kind!r}, but must be one of {', '.join(ARRIVAL_KINDS)}")
         if not 0.0 < self.variation < math.inf:
             raise InvalidArgument(f"variation is {self.variation!r}, but must be above 0")
-        if not 0.0 <= self.depth <= 1.0:
-            raise InvalidArgument(f"depth is {self.depth!r}, but must be from 0 to 1")
+        if not 0.0 <= self.swing <= 1.0:
+            raise InvalidArgument(f"swing is {self.swing!r}, but must be from 0 to 1")
         if self.period_s is not None and not 0.0 < self.period_s < math.inf:
             raise InvalidArgument(f"period_s is {self.period_s!r}, but must be above 0")
 
@@ -75,12 +75,12 @@ class ArrivalProcess:
     def _diurnal(self, rng: np.random.Generator, count: int, qps: float) -> np.ndarray:
         """Thins a Poisson process of the highest rate (Lewis and Shedler 1979)."""
         period_s = self.period_s or count / qps
-        highest = qps * (1.0 + self.depth)
+        highest = qps * (1.0 + self.swing)
         times_s = np.empty(0)
         now_s = 0.0
         while len(times_s) < count:
             candidates_s = now_s + np.cumsum(rng.exponential(1.0 / highest, size=count))
-            rate = qps * (1.0 + self.depth * np.sin(2.0 * math.pi * candidates_s / period_s))
+            rate = qps * (1.0 + self.swing * np.sin(2.0 * math.pi * candidates_s / period_s))
             times_s = np.append(times_s, candidates_s[rng.random(count) * highest < rate])
             now_s = candidates_s[-1]
         return times_s[:count] - times_s[0]

@@ -38,7 +38,7 @@ def filled(session: Session, source: Source) -> Session:
             content = _joined(event.parts, source)
             keep = 0
             if event.op == "update" and context is not None:
-                keep = _common(context, content)
+                keep = common_prefix(context, content)
             context = content if event.op == "update" or context is None else context + content
             event = _with(event, content[keep:], keep)  # noqa: PLW2901
         events.append(event)
@@ -57,8 +57,8 @@ def _with(event: Event, content: Any, keep: int) -> Event:
     return replace(event, parts=None, tokens=None if nothing else content, keep_tokens=keep)
 
 
-def _common(old: Sequence[Any], new: Sequence[Any]) -> int:
-    """Length of the longest common prefix."""
+def common_prefix(old: Sequence[Any], new: Sequence[Any]) -> int:
+    """Length of the longest common prefix of two texts, or of two tuples."""
     shortest, longest = 0, min(len(old), len(new))
     while shortest < longest:
         middle = (shortest + longest + 1) // 2

@@ -36,13 +36,13 @@ def test_a_variation_of_one_is_poisson():
         assert counts.var() / counts.mean() == pytest.approx(1.0, rel=0.15)
 
 
-@pytest.mark.parametrize("period_s, depth", [(1000.0, 0.8), (500.0, 0.3)])
-def test_the_rate_is_a_wave(period_s, depth):
-    phases = times_s(ArrivalProcess("diurnal", depth=depth, period_s=period_s)) % period_s / period_s
+@pytest.mark.parametrize("period_s, swing", [(1000.0, 0.8), (500.0, 0.3)])
+def test_the_rate_is_a_wave(period_s, swing):
+    phases = times_s(ArrivalProcess("diurnal", swing=swing, period_s=period_s)) % period_s / period_s
     # Means over quarters of a sine wave: its highest and lowest quarter lie around 1/4 and 3/4.
     high, low = (np.mean(np.abs(phases - place) < 0.125) for place in (0.25, 0.75))
-    swing = depth * np.sin(np.pi / 4) / (np.pi / 4)
-    assert high / low == pytest.approx((1 + swing) / (1 - swing), rel=0.1)
+    tide = swing * np.sin(np.pi / 4) / (np.pi / 4)
+    assert high / low == pytest.approx((1 + tide) / (1 - tide), rel=0.1)
 
 
 def test_without_a_period_all_queries_are_one_wave():
@@ -57,7 +57,7 @@ def test_sessions_arrive_as_configured():
     assert gaps_s.std() / gaps_s.mean() > 2.0
 
 
-@pytest.mark.parametrize("bad", [{"kind": "weekly"}, {"variation": 0.0}, {"depth": 1.5}, {"period_s": 0.0}])
+@pytest.mark.parametrize("bad", [{"kind": "weekly"}, {"variation": 0.0}, {"swing": 1.5}, {"period_s": 0.0}])
 def test_impossible_processes_are_refused(bad):
     with pytest.raises(InvalidArgument, match="weekly" if "kind" in bad else next(iter(bad))):
         ArrivalProcess(**bad)
