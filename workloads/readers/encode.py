@@ -34,14 +34,17 @@ def text_encoding() -> Encoding:
 
 
 def token_encoding(tokenizer: Tokenizer, model: str) -> Encoding:
-    """Turns text into token ids: after each event those of the whole text, as a server has them.
+    """Turns text into token ids, in the end those of the whole text, as a server has them.
 
-    So an append whose text merges with the tokens before it becomes an update that keeps all but those.
+    Tokens at the end of a piece that merge with what is appended later come with that, so that appends stay appends.
     """
 
     def encode(events: Drafted) -> tuple[Event, ...]:
         encoder = StreamEncoder(tokenizer)
-        return tuple(_as_tokens(event, encoder) for event in _as_text(events))
+        written = [_as_tokens(event, encoder) for event in _as_text(events)]
+        for number in range(len(written) - 1, 0, -1):
+            written[number - 1 : number + 1] = _settled(*written[number - 1 : number + 1])
+        return tuple(event for event, _ in written)
 
     return Encoding(model, (), encode)
 
@@ -92,23 +95,30 @@ def _as_text(events: Drafted) -> tuple[Event, ...]:
     return tuple(written)
 
 
-def _as_tokens(event: Event, encoder: StreamEncoder) -> Event:
+_Written = tuple[Event, int]
+"""`(event, merged)`: so many of the tokens before an append are no more, as they have merged with what it brings."""
+
+
+def _as_tokens(event: Event, encoder: StreamEncoder) -> _Written:
+    """The event in tokens; an append that merges with tokens before it is an update that keeps the others."""
     if event.text is None:
-        return event
+        return event, 0
     before = len(encoder)
-    if event.op == "update":
-        keep, tail = encoder.update(event.keep_chars, event.text)
-    else:
-        keep, tail = encoder.append(event.text)
-    is_update = event.op == "update" or keep < before
-    return replace(
-        event,
-        op="update" if is_update else event.op,
-        text=None,
-        keep_chars=0,
-        tokens=tuple(tail.tolist()),
-        keep_tokens=keep if is_update else 0,
-    )
+    keep, tail = encoder.update(event.keep_chars, event.text) if event.op == "update" else encoder.append(event.text)
+    merged = 0 if event.op == "update" else before - keep
+    op = "update" if merged else event.op
+    keep_tokens = keep if op == "update" else 0
+    tokens = tuple(tail.tolist())
+    return replace(event, op=op, text=None, keep_chars=0, tokens=tokens, keep_tokens=keep_tokens), merged
+
+
+def _settled(first: _Written, second: _Written) -> tuple[_Written, _Written]:
+    """Takes from the first event what merges with the second, which is then an append again; if it has that much."""
+    (one, one_merged), (two, merged) = first, second
+    if not merged or one.tokens is None or len(one.tokens) < merged:
+        return first, second
+    appended = replace(two, op="append", keep_tokens=0)
+    return (replace(one, tokens=one.tokens[: len(one.tokens) - merged]), one_merged), (appended, 0)
 
 
 def _as_sizes(event: TextEvent, size: Callable[[TextPiece], Part]) -> Event:
