@@ -8,7 +8,7 @@ import click
 
 from serving.cli import LazyGroup
 
-_COMMANDS = ("convert", "crawl", "generate", "record", "search", "stats", "validate")
+_COMMANDS = ("convert", "crawl", "dataset", "generate", "record", "search", "stats", "validate")
 
 
 class _TraceGroup(LazyGroup):

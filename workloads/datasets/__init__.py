@@ -1,0 +1,1 @@
+"""Traces as versioned data sets of the library tensorflow-datasets, without TensorFlow."""
