@@ -12,7 +12,14 @@ from s2l_jax.core.errors import InvalidArgument
 PROFILE_VERSION = 2
 Provenance = Literal["measured", "imported", "roofline", "calibrated"]
 PROVENANCES: tuple[Provenance, ...] = ("measured", "imported", "roofline", "calibrated")
-PARTS = ("steps", "swap_out", "swap_in", "handoff")
+# The parts of the costs, each with its terms in `PhysicalCosts`.
+PART_TERMS: Mapping[str, tuple[str, ...]] = {
+    "steps": ("step_s", "token_s", "attended_s", "decode_s", "decode_context_s"),
+    "swap_out": ("swap_out_s", "swap_out_block_s"),
+    "swap_in": ("swap_in_s", "swap_in_block_s"),
+    "handoff": ("handoff_s", "handoff_block_s"),
+}
+PARTS = tuple(PART_TERMS)
 
 
 @dataclass(frozen=True, slots=True)
