@@ -3,11 +3,14 @@ import asyncio
 import aiohttp
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from s2l_jax.core.errors import InvalidArgument
+from workloads.commands.trace import trace as trace_command
 from workloads.crawl.crawler import CrawlConfig, crawl
 from workloads.crawl.docs import find_python_docs
-from workloads.crawl.extract import Passage, extract_page
+from workloads.crawl.extract import Link, Passage, extract_links, extract_page
+from workloads.crawl.questions import questions_about
 from workloads.crawl.record import record_crawl
 from workloads.crawl.search import PassageIndex, best_passage, query_words
 from workloads.crawl.site import Site, SiteConfig
@@ -123,6 +126,116 @@ def test_crawl_opens_at_once_and_ends_with_the_question(docs):
     assert times_s == sorted(times_s)
 
 
+def test_links_are_those_of_the_text_made_absolute():
+    html = """<body><nav><a href="/docs/other.html">other</a></nav><main><p><a href="a.html#part">The <b>A</b>
+    page</a> <a href="#here">here</a> <a href="../b/c.html">C</a> <a href="https://example.org/x">X</a> <a>none</a></p>
+    </main></body>"""
+    assert extract_links(html, "/docs/library/self.html") == [
+        Link("/docs/library/a.html", "The A page"),
+        Link("/docs/b/c.html", "C"),
+        Link("https://example.org/x", "X"),
+    ]
+    assert extract_links("", "/docs/self.html") == []
+
+
+@pytest.fixture
+def linked_docs(tmp_path):
+    """A page that the search finds links to others that it does not; these link on, and back."""
+    folder = tmp_path / "linked"
+    folder.mkdir()
+
+    def write(name, text, *links):
+        anchors = "".join(f'<a href="{link}.html">{link}</a> ' for link in links)
+        (folder / f"{name}.html").write_text(f"<body><main><h1>{name}</h1><p>{text} {anchors}</p></main></body>")
+
+    write("start", "All about juggling.", "clubs", "balls", "balls", "start", "rings")
+    write("balls", "Round.", "far", "start")
+    write("clubs", "Long.", "start")
+    write("rings", "Flat.")
+    write("far", "Far away.", "farther")
+    write("farther", "Farther away.")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "depth, links, expected",
+    [
+        (1, 2, {"start"}),
+        (2, 1, {"start", "balls"}),
+        (2, 3, {"start", "balls", "clubs", "rings"}),
+        (3, 2, {"start", "balls", "clubs", "far"}),
+        (9, 9, {"start", "balls", "clubs", "rings", "far", "farther"}),
+    ],
+)
+def test_links_are_followed_as_deep_as_asked_for_those_that_fit_the_question_first(linked_docs, depth, links, expected):
+    async def events():
+        async with Site(linked_docs, SiteConfig(latency_scale=0.0)) as site, aiohttp.ClientSession() as http:
+            config = CrawlConfig(pages=1, depth=depth, links=links)
+            return [event async for event in crawl("q", "juggling balls", site.url, http, config, Prompt())]
+
+    happened = asyncio.run(events())
+    notes = [event.note for event in happened if event.op == "append"]
+    assert sorted(notes) == sorted(f"/docs/{name}.html" for name in expected), "each page once"
+    assert happened[-2].text.endswith(Prompt().tail("juggling balls"))
+    assert happened[-1].op == "finish"
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_pages_are_read_at_once_as_many_as_asked_for(docs, concurrency):
+    reading, most = 0, 0
+
+    class Watched(Site):
+        async def _page(self, request):
+            nonlocal reading, most
+            reading += 1
+            most = max(most, reading)
+            await asyncio.sleep(0.01)
+            reading -= 1
+            return await super()._page(request)
+
+    async def run():
+        async with Watched(docs, SiteConfig(latency_scale=0.0)) as site, aiohttp.ClientSession() as http:
+            config = CrawlConfig(pages=3, concurrency=concurrency)
+            return [event async for event in crawl("q", "juggling", site.url, http, config, Prompt())]
+
+    asyncio.run(run())
+    assert most == concurrency
+
+
+def test_further_questions_ask_what_documented_functions_do():
+    headings = ["Introduction", "json.dumps(obj, *)", "class asyncio.Queue(maxsize=0)", "print(x)", "json.dumps(x) y"]
+    asked = questions_about(headings, 3, 0, ["What is it?"])
+    assert asked[0] == "What is it?"
+    assert sorted(asked[1:]) == ["What does asyncio.Queue do?", "What does json.dumps do?"]
+    assert questions_about(headings, 1, 0, ["What is it?"]) == ["What is it?"]
+    with pytest.raises(InvalidArgument, match="4 questions are asked for, but there are only 3"):
+        questions_about(headings, 4, 0, ["What is it?"])
+
+
+def test_the_command_records_a_crawl(docs, tmp_path):
+    path = tmp_path / "t.jsonl"
+    options = ("--docs", docs, "--delay", 0, "--questions", 3, "--qps", 200, "--pages", 2, "--max-tokens", 5)
+    result = CliRunner().invoke(trace_command, ["crawl", *map(str, options), "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    assert "3 questions" in result.output
+    trace = read_trace(path)
+    assert len(trace.sessions) == 3
+    assert {session.events[0].note for session in trace.sessions} <= {f"What does {name}.work do?" for name in TOPICS}
+    assert all(session.events[0].max_tokens == 5 for session in trace.sessions)
+    assert all(1 <= len(session.events) - 2 <= 2 for session in trace.sessions)
+    assert trace.header.details["crawl"]["pages"] == 2
+
+    assert "concurrency" in str(
+        CliRunner().invoke(trace_command, ["crawl", "--concurrency", "0", "--out", "x"]).exception
+    )
+
+
+def test_without_documentation_the_command_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("workloads.crawl.docs.find_python_docs", lambda cache, say: None)
+    result = CliRunner().invoke(trace_command, ["crawl", "--out", str(tmp_path / "t.jsonl")])
+    assert "--docs" in str(result.exception)
+
+
 def test_a_page_that_is_gone_is_left_out(docs):
     async def events():
         async with Site(docs, SiteConfig(latency_scale=0.0)) as site, aiohttp.ClientSession() as http:
@@ -162,7 +275,9 @@ def test_recorded_crawl_is_a_trace(docs, tmp_path):
         config = SiteConfig(latency_scale=0.0)
         async with Site(docs, config) as site:
             questions = ["Who does juggling?", "Who goes sailing?"]
-            await record_crawl(tmp_path / "t.jsonl", questions, site, "made up", config, CrawlConfig(pages=2), Prompt())
+            await record_crawl(
+                tmp_path / "t.jsonl", questions, site, "made up", config, CrawlConfig(pages=2), Prompt(), [0, 0]
+            )
 
     asyncio.run(record())
     trace = read_trace(tmp_path / "t.jsonl")

@@ -1,19 +1,21 @@
 """Answers a question's need for context: searches a site, fetches the best pages, hands each over as it arrives."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 
 from s2l_jax.core.errors import InvalidArgument
-from workloads.crawl.extract import extract_page
-from workloads.crawl.search import Hit, best_passage
+from workloads.crawl.extract import extract_links, extract_page
+from workloads.crawl.search import Hit, best_passage, query_words
 from workloads.prompt import Prompt
 from workloads.trace import Event
 
 _FETCH_TIMEOUT = aiohttp.ClientTimeout(total=60)
+_PAGES = "/docs/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +23,23 @@ class CrawlConfig:
     """What a crawl fetches.
 
     Attributes:
-      pages: pages per question at most.
+      pages: pages per question at most that the search finds.
+      depth: 1 reads these; 2 also pages that they link to, 3 what those link to, and so on.
+      links: pages at most that are followed from one page.
       passage_chars: characters of a page's most relevant passage (4 characters are about a token).
       concurrency: pages fetched at the same time for one question.
       max_tokens: output tokens asked of the model.
     """
 
     pages: int = 8
+    depth: int = 1
+    links: int = 2
     passage_chars: int = 500
     concurrency: int = 2
     max_tokens: int = 40
 
     def __post_init__(self) -> None:
-        for name in ("pages", "passage_chars", "concurrency", "max_tokens"):
+        for name in ("pages", "depth", "links", "passage_chars", "concurrency", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)!r}, but must be at least 1")
 
@@ -72,36 +78,79 @@ async def crawl(
     async with http.get(f"{site_url}/search", params=params, timeout=_FETCH_TIMEOUT) as response:
         response.raise_for_status()
         urls: list[str] = await response.json()
-    slots = asyncio.Semaphore(config.concurrency)
-    fetches = [asyncio.create_task(_fetch(http, site_url, url, question, config, slots)) for url in urls]
     held: Event | None = None  # the last page waits for the question, which it brings along
-    try:
-        for number, done in enumerate(asyncio.as_completed(fetches), start=1):
-            hit = await done
-            if hit is not None:
-                text = prompt.page(hit.title, hit.heading, hit.text)
-                held = Event(clock(), session, "append", text=text, note=hit.url)
-                if number < len(fetches):
-                    yield held
-                    held = None
-    finally:
-        for fetch in fetches:
-            fetch.cancel()
+    async with contextlib.aclosing(_read_all(http, site_url, urls, question, config)) as hits:
+        async for hit, more in hits:
+            held = Event(clock(), session, "append", text=prompt.page(hit.title, hit.heading, hit.text), note=hit.url)
+            if more:
+                yield held
+                held = None
     now_s = held.t_s if held else clock()
     text, note = (held.text or "", held.note) if held else ("", "")
     yield Event(now_s, session, "append", text=text + prompt.tail(question), note=note)
     yield Event(now_s, session, "finish")
 
 
-async def _fetch(
-    http: aiohttp.ClientSession, site_url: str, url: str, question: str, config: CrawlConfig, slots: asyncio.Semaphore
-) -> Hit | None:
-    """The best passage of a page, None if there is none or the page cannot be had."""
+async def _read_all(
+    http: aiohttp.ClientSession, site_url: str, urls: Sequence[str], question: str, config: CrawlConfig
+) -> AsyncGenerator[tuple[Hit, bool]]:
+    """Reads pages and what they link to; yields what it finds when it does, and whether more may follow."""
+    seen = set(urls)
+    slots = asyncio.Semaphore(config.concurrency)
+
+    def read(url: str, depth: int) -> asyncio.Task[_Read]:
+        return asyncio.create_task(_read(http, site_url, url, depth, question, config, slots))
+
+    reading = {read(url, 1) for url in urls}
+    try:
+        while reading:
+            done, reading = await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+            pages = [task.result() for task in done]
+            for page in pages:
+                new = [url for url in page.links if url not in seen][: config.links]
+                seen.update(new)
+                reading |= {read(url, page.depth + 1) for url in new}
+            hits = [page.hit for page in pages if page.hit is not None]
+            for number, hit in enumerate(hits, start=1):
+                yield hit, bool(reading) or number < len(hits)
+    finally:
+        for task in reading:
+            task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What came of a page: its best passage if it has one, and addresses to go on with, best first."""
+
+    depth: int
+    hit: Hit | None
+    links: Sequence[str]
+
+
+async def _read(
+    http: aiohttp.ClientSession,
+    site_url: str,
+    url: str,
+    depth: int,
+    question: str,
+    config: CrawlConfig,
+    slots: asyncio.Semaphore,
+) -> _Read:
+    """Fetches a page; one that cannot be had is as good as empty."""
     try:
         async with slots, http.get(site_url + url, timeout=_FETCH_TIMEOUT) as response:
             response.raise_for_status()
             html = await response.read()
     except (aiohttp.ClientError, TimeoutError):
-        return None
+        return _Read(depth, None, ())
     hit = best_passage(extract_page(html, config.passage_chars), question)
-    return None if hit is None else Hit(url, hit.title, hit.heading, hit.text, hit.score)
+    found = None if hit is None else Hit(url, hit.title, hit.heading, hit.text, hit.score)
+    return _Read(depth, found, _links(html, url, question) if depth < config.depth else ())
+
+
+def _links(html: bytes, url: str, question: str) -> list[str]:
+    """Pages of the site that a page links to, those whose link speaks of the question first."""
+    words = query_words(question)
+    links = [link for link in extract_links(html, url) if link.url.startswith(_PAGES)]
+    links.sort(key=lambda link: -sum(word in link.text.lower() for word in words))
+    return list(dict.fromkeys(link.url for link in links))

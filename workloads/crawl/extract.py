@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urldefrag, urljoin
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -37,6 +38,35 @@ class Page:
     passages: tuple[Passage, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where a page leads to.
+
+    Attributes:
+      url: address of the page, without what follows a `#`.
+      text: what the link says.
+    """
+
+    url: str
+    text: str
+
+
+def extract_links(html: str | bytes, url: str) -> list[Link]:
+    """What the text of a page links to, in order; not its navigation, and not itself.
+
+    Args:
+      html: the page.
+      url: its address, which links may be relative to.
+    """
+    root = _content(LexborHTMLParser(html))
+    links = []
+    for node in root.css("a[href]") if root is not None else ():
+        target = urldefrag(urljoin(url, node.attributes.get("href") or "")).url
+        if target != url:
+            links.append(Link(target, _clean(node.text())))
+    return links
+
+
 def extract_page(html: str | bytes, max_chars: int) -> Page:
     """Extracts title and passages.
 
@@ -47,16 +77,23 @@ def extract_page(html: str | bytes, max_chars: int) -> Page:
     tree = LexborHTMLParser(html)
     title_node = tree.css_first("title")
     title = _clean(title_node.text()) if title_node else ""
-    root = next((node for node in map(tree.css_first, _CONTENT) if node is not None), None)
+    root = _content(tree)
     if root is None:
         return Page(_short_title(title), ())
-    for node in root.css(_CLUTTER):
-        node.decompose()
     builder = _PassageBuilder(max_chars)
     for node in root.css(_BLOCKS):
         _add_block(builder, node)
     builder.flush()
     return Page(_short_title(title), tuple(builder.passages))
+
+
+def _content(tree: LexborHTMLParser) -> LexborNode | None:
+    """What a page says, without its navigation; None if it says nothing."""
+    root = next((node for node in map(tree.css_first, _CONTENT) if node is not None), None)
+    if root is not None:
+        for node in root.css(_CLUTTER):
+            node.decompose()
+    return root
 
 
 def _add_block(builder: "_PassageBuilder", node: LexborNode) -> None:

@@ -1,4 +1,11 @@
-"""Questions about Python's documentation that its pages answer and a small model can repeat the answer to."""
+"""Questions about documentation that its pages answer and a small model can repeat the answer to."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from s2l_jax.core.errors import InvalidArgument
 
 PYTHON_QUESTIONS: tuple[str, ...] = (
     "What is a decorator?",
@@ -16,3 +23,26 @@ PYTHON_QUESTIONS: tuple[str, ...] = (
     "What does collections.Counter do?",
     "What is duck typing?",
 )
+
+_NAME = re.compile(r"(?:class |exception |async )?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\(")
+
+
+def questions_about(headings: Iterable[str], count: int, seed: int, first: Sequence[str] = ()) -> list[str]:
+    """Questions: the first ones given, then what documented functions do, in an order of the seed's.
+
+    Args:
+      headings: of the documentation; those that are signatures such as `json.dumps(obj)` name functions.
+      count: how many questions.
+      seed: of the order.
+      first: questions to begin with.
+
+    Raises:
+      InvalidArgument: there are fewer.
+    """
+    names = dict.fromkeys(match[1] for heading in headings if (match := _NAME.match(heading)))
+    shuffled = np.random.default_rng(seed).permutation(len(names)).tolist()
+    ordered = list(names)
+    questions = [*first, *(f"What does {ordered[place]} do?" for place in shuffled)]
+    if len(questions) < count:
+        raise InvalidArgument(f"{count} questions are asked for, but there are only {len(questions)}")
+    return questions[:count]

@@ -13,8 +13,6 @@ from workloads.crawl.site import Site, SiteConfig
 from workloads.prompt import Prompt
 from workloads.trace import Event, Header, write_trace
 
-_START_INTERVAL_S = 0.25
-
 
 async def record_crawl(
     path: Path,
@@ -24,9 +22,10 @@ async def record_crawl(
     site_config: SiteConfig,
     config: CrawlConfig,
     prompt: Prompt,
+    starts_s: Sequence[float],
     on_event: Callable[[Event], None] | None = None,
 ) -> None:
-    """Crawls for all questions, a quarter of a second apart, and writes the trace.
+    """Crawls for all questions and writes the trace.
 
     Args:
       path: the trace to write.
@@ -36,6 +35,7 @@ async def record_crawl(
       site_config: the site's delays; goes into the header.
       config: how much to fetch.
       prompt: what stands around the pages.
+      starts_s: when each question is asked, in seconds from now.
       on_event: told of each event as it happens.
 
     Raises:
@@ -44,8 +44,8 @@ async def record_crawl(
     started_s = time.monotonic()
     events: list[Event] = []
 
-    async def one(number: int, question: str) -> None:
-        await asyncio.sleep((number - 1) * _START_INTERVAL_S * site_config.latency_scale)
+    async def one(number: int, question: str, start_s: float) -> None:
+        await asyncio.sleep(start_s)
         session = f"q{number:02d}"
         clock = lambda: time.monotonic() - started_s  # noqa: E731
         async for event in crawl(session, question, site.url, http, config, prompt, clock):
@@ -55,7 +55,7 @@ async def record_crawl(
 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as http, asyncio.TaskGroup() as tasks:
-        for number, question in enumerate(questions, start=1):
-            tasks.create_task(one(number, question))
+        for number, (question, start_s) in enumerate(zip(questions, starts_s, strict=True), start=1):
+            tasks.create_task(one(number, question, start_s))
     details = {"kind": "crawl", "site": asdict(site_config), "crawl": asdict(config)}
-    write_trace(path, Header("python-docs-crawl", source, details), events)
+    write_trace(path, Header("docs-crawl", source, details), events)

@@ -63,6 +63,11 @@ class PassageIndex:
             best.setdefault(hit.url, hit)
         return list(best.values())[:limit]
 
+    def headings(self) -> list[str]:
+        """What passages are about, each heading once, in order."""
+        rows = self._db.execute("SELECT DISTINCT heading FROM passages WHERE leads ORDER BY rowid")
+        return [heading for (heading,) in rows]
+
     def close(self) -> None:
         """Frees the index."""
         self._db.close()

@@ -71,6 +71,10 @@ class Site:
                 say(number, len(pages))
         self.pages = len(pages)
 
+    def headings(self) -> list[str]:
+        """What its passages are about, in order of the pages' names."""
+        return self._index.headings()
+
     def _name(self, page: Path) -> str:
         return page.relative_to(self._root).as_posix()
 

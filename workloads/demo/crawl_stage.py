@@ -14,6 +14,8 @@ from workloads.crawl.site import Site, SiteConfig
 from workloads.prompt import Prompt
 from workloads.trace import Event, Trace, read_trace
 
+_START_INTERVAL_S = 0.25
+
 
 def crawl_or_stored(path: Path, seed: int, console: Console) -> Trace:
     """Crawls live and records to `path`; where there is no documentation to crawl, takes the stored crawl.
@@ -51,5 +53,8 @@ async def _crawl(docs: Docs, path: Path, seed: int, console: Console) -> None:
                 pages += event.op == "append"
                 progress.update(crawling, advance=1, state=f"{pages} pages, {done}/{count} questions complete")
 
-            await record_crawl(path, PYTHON_QUESTIONS, site, docs.source, site_config, config, Prompt(), on_event)
+            starts_s = [number * _START_INTERVAL_S for number in range(count)]
+            await record_crawl(
+                path, PYTHON_QUESTIONS, site, docs.source, site_config, config, Prompt(), starts_s, on_event
+            )
             progress.update(crawling, total=progress.tasks[crawling].completed)
