@@ -8,7 +8,7 @@ import numpy as np
 from cost_profiles.measurement import Copy, CopyPoint, Measurement, StepPoint
 from s2l_jax.core.costs import PhysicalCosts
 
-_LEAST_TOKEN_S = 1e-9
+LEAST_TOKEN_S = 1e-9  # a token costs something, whatever the points say
 
 
 def fit(steps: Sequence[StepPoint], copies: Sequence[CopyPoint]) -> Measurement:
@@ -26,7 +26,7 @@ def fit(steps: Sequence[StepPoint], copies: Sequence[CopyPoint]) -> Measurement:
     swap_in_s, swap_in_block_s = _fit_copies(copies, "swap_in")
     costs = PhysicalCosts(
         step_s=step_s,
-        token_s=max(token_s, _LEAST_TOKEN_S),
+        token_s=max(token_s, LEAST_TOKEN_S),
         attended_s=attended_s,
         decode_s=decode_s,
         decode_context_s=decode_context_s,
@@ -35,10 +35,22 @@ def fit(steps: Sequence[StepPoint], copies: Sequence[CopyPoint]) -> Measurement:
         swap_in_s=swap_in_s,
         swap_in_block_s=swap_in_block_s,
     )
-    errors_s = np.array([costs.step(point.shape) for point in steps]) - seconds
-    spread = float(((seconds - seconds.mean()) ** 2).sum())
+    r_squared, worst_error = quality([costs.step(point.shape) for point in steps], seconds)
+    return Measurement(costs, tuple(steps), tuple(copies), r_squared, worst_error)
+
+
+def quality(predicted_s: Sequence[float], seconds: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """How well costs fit: the share of the variance that they explain, and their largest relative error.
+
+    Args:
+      predicted_s: by the costs.
+      seconds: measured, above 0.
+    """
+    measured_s = np.asarray(seconds, np.float64)
+    errors_s = np.asarray(predicted_s) - measured_s
+    spread = float(((measured_s - measured_s.mean()) ** 2).sum())
     r_squared = 1.0 - float((errors_s**2).sum()) / spread if spread else 1.0
-    return Measurement(costs, tuple(steps), tuple(copies), r_squared, float(np.abs(errors_s / seconds).max()))
+    return r_squared, float(np.abs(errors_s / measured_s).max())
 
 
 def least_squares(terms: np.ndarray, seconds: np.ndarray) -> list[float]:

@@ -7,7 +7,7 @@ from s2l_jax.core.errors import InvalidArgument
 _GIB = 2**30
 _DGX = "2 TB for 8 GPUs (data sheets of DGX H100 and H200)"
 _TPU_LINK = (
-    "15 GB/s, from the exercises on v6e in part 2 of How to Scale Your Model (Austin et al. 2025); "
+    "15 GB/s one way, from the exercises on v6e in part 2 of How to Scale Your Model (Austin et al. 2025); "
     "Google publishes none, so all TPUs have it here"
 )
 _TPU7X_PAGE = "cloud.google.com/tpu/docs/tpu7x"
@@ -76,8 +76,8 @@ CHIPS = {
             interconnect_bytes_s=450e9,
             host_link_bytes_s=64e9,
             dram_bytes=250 * 10**9,
-            source="NVIDIA H200 data sheet: 1,979 bf16 TFLOP/s with sparsity, 141 GB, 4.8 TB/s, NVLink 900 GB/s",
-            host_link_source="NVIDIA H200 data sheet: PCIe Gen5 128 GB/s",
+            source="NVIDIA H200 data sheet: 989 bf16 TFLOP/s dense, 141 GB, 4.8 TB/s, NVLink 900 GB/s both ways",
+            host_link_source="NVIDIA H200 data sheet: PCIe Gen5, 128 GB/s both ways",
             dram_source=_DGX,
         ),
         Chip(
@@ -89,8 +89,8 @@ CHIPS = {
             interconnect_bytes_s=450e9,
             host_link_bytes_s=64e9,
             dram_bytes=250 * 10**9,
-            source="NVIDIA H100 data sheet: 1,979 bf16 TFLOP/s with sparsity, 80 GB, 3.35 TB/s, NVLink 900 GB/s",
-            host_link_source="NVIDIA H100 data sheet: PCIe Gen5 128 GB/s",
+            source="NVIDIA H100 data sheet: 989 bf16 TFLOP/s dense, 80 GB, 3.35 TB/s, NVLink 900 GB/s both ways",
+            host_link_source="NVIDIA H100 data sheet: PCIe Gen5, 128 GB/s both ways",
             dram_source=_DGX,
         ),
         Chip(
@@ -102,8 +102,8 @@ CHIPS = {
             interconnect_bytes_s=56.25e9,
             host_link_bytes_s=32e9,
             dram_bytes=128 * 10**9,
-            source="NVIDIA A40 data sheet: 149.7 bf16 TFLOP/s, 48 GB, 696 GB/s, NVLink bridge 112.5 GB/s",
-            host_link_source="NVIDIA A40 data sheet: PCIe Gen4 x16, 64 GB/s",
+            source="NVIDIA A40 data sheet: 149.7 bf16 TFLOP/s, 48 GB, 696 GB/s, NVLink bridge 112.5 GB/s both ways",
+            host_link_source="NVIDIA A40 data sheet: PCIe Gen4, 64 GB/s both ways",
             dram_source="256 GB for 2 GPUs, as in nodes of the DMOG cluster (its documentation)",
         ),
         Chip(

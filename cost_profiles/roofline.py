@@ -156,7 +156,7 @@ def _parts(machine: Machine, int8_weights: bool, efficiencies: Efficiencies) -> 
     )
     if int8_weights:
         steps += "; layers' matrices in 8 bits, multiplied in bfloat16"
-    swap = f"{chip.host_link_source}; {efficiencies.host_link:.0%} of it one way, assumed"
-    handoff = f"{chip.source}; {efficiencies.interconnect:.0%} of the links one way, assumed"
+    swap = f"{chip.host_link_source}; {efficiencies.host_link:.0%} of that one way, assumed"
+    handoff = f"{chip.source}; {efficiencies.interconnect:.0%} of these links one way, assumed"
     texts = {"steps": steps, "swap_out": swap, "swap_in": swap, "handoff": handoff}
     return {part: Part("roofline", text) for part, text in texts.items()}

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 
 import click
 
-from serving.cli import LazyGroup
+from s2l_jax.cli_group import LazyGroup
 
 _COMMANDS = ("convert", "crawl", "dataset", "generate", "record", "search", "stats", "validate")
 

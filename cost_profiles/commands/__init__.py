@@ -1,0 +1,1 @@
+"""Commands of `s2l profile`."""
