@@ -106,17 +106,21 @@ def test_updates_keep_what_they_share_with_the_version_before(source):
     assert returned > 10, "versions come back"
 
 
-def test_lists_are_refined_at_the_tail_more_often_and_less_and_less():
-    changed_first, changed_later, head_stays = [], [], []
-    for session in anns_sessions(AnnsConfig(sessions=500, returns=0.0)):
+def test_lists_are_refined_as_a_real_search_refines_them():
+    changed, ranks, head_stays = {}, [], []
+    for session in anns_sessions(AnnsConfig(sessions=3000, returns=0.0, max_prompt_tokens=10**7)):
         lists = [[name for name, _ in event.parts[1:-1]] for event in session.events if event.op == "update"]
         assert all(len(set(names)) == 10 for names in lists)
         for number, (old, new) in enumerate(itertools.pairwise(lists)):
-            (changed_first if number == 0 else changed_later).append(len(set(new) - set(old)))
+            changed.setdefault(number, []).append(len(set(new) - set(old)))
+            ranks += [rank for rank, name in enumerate(new) if name not in old]
             head_stays.append(old[0] == new[0])
-    assert np.mean(changed_first) == pytest.approx(2.5, rel=0.1)
-    assert 1.0 <= np.mean(changed_later) < 1.7
-    assert 0.85 < np.mean(head_stays) < 1.0, "the head is refined sometimes"
+    means = [np.mean(changed[number]) for number in range(6)]
+    assert means == pytest.approx([3.05, 2.54, 2.22, 1.76, 1.52, 1.41], rel=0.06)
+    shares = np.bincount(ranks, minlength=10) / len(ranks)
+    assert shares[0] == pytest.approx(0.08, abs=0.01)
+    assert shares[9] == pytest.approx(0.115, abs=0.015)
+    assert 0.75 < np.mean(head_stays) < 0.9
 
 
 @pytest.mark.parametrize("popularity, low, high", [(0.9, 0.3, 0.7), (0.0, 0.0, 0.03)])
