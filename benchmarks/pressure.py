@@ -27,9 +27,9 @@ from typing import Any
 import click
 from pressure_report import draw, prediction_table, print_all
 from pressure_steps import Prediction, RecordingEngine, predictions
-from quiet import ForeignCores
 from rich.console import Console
 
+from cost_profiles.quiet import ForeignCores
 from s2l_jax.engine.protocol import Engine
 from s2l_jax.models import registry
 from serving.config import ServeConfig
