@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cost_profiles.comparison import Comparison, Stretch, compare, crossovers, describe
 from cost_profiles.profile import Profile
@@ -55,11 +55,14 @@ def _draw_comparison(axes: Axes, profile: Profile, comparison: Comparison) -> No
     axes.xaxis.set_major_locator(LogLocator(base=4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("tokens to bring back" + (f" behind {comparison.context:,}" if comparison.context else ""))
-    axes.set_title(f"cheaper: {describe(comparison.own)}", fontsize=9, loc="left")
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    title = (
+        f"cheaper: {describe(comparison.own)}\nrecomputing in a step that runs anyway: {describe(comparison.shared)}"
+    )
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.legend(fontsize=8, framealpha=1.0, edgecolor="none", loc="upper left")
 
 
 def _draw_crossovers(axes: Axes, stretches: Sequence[Stretch], line: str, height: float) -> None:
@@ -82,9 +85,9 @@ def _draw_errors(axes: Axes, errors: dict[str, list[Error]]) -> None:
         axes.plot(*zip(*pairs, strict=True), marker, color=colour, mec="white", ms=6, label=kind)
     axes.axhline(0.0, color=_MARK, lw=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_seconds(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * error:+.3g}%" if error else "0%"))
     largest = max(abs(error) for pairs in errors.values() for _, error in pairs)
     axes.set_ylim(-1.25 * max(largest, 0.01), 1.25 * max(largest, 0.01))
     axes.set_xlabel("measured or published")
@@ -131,6 +134,12 @@ def _measured_swaps(profile: Profile) -> list[tuple[float, float]]:
     out_s, in_s = seconds("swap_out"), seconds("swap_in")
     both: Iterable[int] = out_s.keys() & in_s.keys()
     return [(blocks * profile.memory.block_tokens, out_s[blocks] + in_s[blocks]) for blocks in both]
+
+
+def _power_of_ten(seconds: float) -> str:
+    """A tick's label, without digits that say nothing."""
+    number, unit = format_seconds(seconds).split()
+    return f"{float(number.replace(',', '')):g} {unit}"
 
 
 def _style(axes: Axes) -> None:

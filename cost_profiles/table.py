@@ -23,9 +23,13 @@ def format_seconds(seconds: float) -> str:
 
 def list_table(profiles: Iterable[Profile]) -> Table:
     """One line a profile."""
-    table = Table("name", "hardware", "model", "dtype", "provenance", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("name", no_wrap=True)
+    for column in ("hardware", "model", "provenance"):
+        table.add_column(column)
     for profile in profiles:
-        table.add_row(profile.name, profile.hardware, profile.model, profile.dtype, provenance(profile))
+        model = profile.model if profile.dtype == "bfloat16" else f"{profile.model} ({profile.dtype})"
+        table.add_row(profile.name, profile.hardware.partition(",")[0], model, provenance(profile))
     return table
 
 
@@ -54,47 +58,54 @@ def memory_lines(profile: Profile) -> list[str]:
 
 
 def terms_table(profile: Profile) -> Table:
-    """The terms of each part, with where they come from."""
+    """The terms of each part, and how well they fit if they were fitted."""
     fitted = any(part.r_squared is not None or part.worst_error is not None for part in profile.parts.values())
-    table = Table("part", "term", box=SIMPLE_HEAD)
+    table = Table("part", "term", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("provenance")
     if fitted:
         table.add_column("R²", justify="right")
         table.add_column("worst error", justify="right")
-    table.add_column("source", ratio=1)
     for name, terms in PART_TERMS.items():
         part = profile.parts[name]
         quality = [_optional(part.r_squared, ".4f"), _optional(part.worst_error, ".1%")] if fitted else []
         values = [format_seconds(getattr(profile.costs, term)) for term in terms]
-        table.add_row(name, "\n".join(terms), "\n".join(values), part.provenance, *quality, part.source)
+        table.add_row(name, "\n".join(terms), "\n".join(values), part.provenance, *quality)
     return table
+
+
+def source_lines(profile: Profile) -> list[str]:
+    """Each source once, behind the parts that have it."""
+    parts: dict[str, list[str]] = {}
+    for name, part in profile.parts.items():
+        parts.setdefault(part.source, []).append(name)
+    return [f"{', '.join(names)}: {source}" for source, names in parts.items()]
 
 
 def comparison_table(comparison: Comparison) -> Table:
     """Recomputing against swapping; the cheaper one of each line is bold, crossovers are marked."""
-    table = Table(box=SIMPLE_HEAD)
-    for column in ("tokens", "recompute", "in a shared step", "swap out", "swap in", "out + in"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in ("tokens", "recompute", "(shared)", "swap out", "swap in", "out + in"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("cheaper")
-    marks = [(tokens, f"crossover at {tokens:,}") for tokens in crossovers(comparison.own)]
-    marks += [(tokens, f"crossover at {tokens:,} in a shared step") for tokens in crossovers(comparison.shared)]
+    marks = [(tokens, f"← {tokens:,}") for tokens in crossovers(comparison.own)]
+    marks += [(tokens, f"← {tokens:,} shared") for tokens in crossovers(comparison.shared)]
     before = 0
     for row in comparison.rows:
         swap_wins = row.swap_s <= row.recompute_s
-        crossed = ", ".join(text for tokens, text in marks if before < tokens <= row.tokens)
-        mark = f"  ← {crossed}" if crossed else ""
+        crossed = (text for tokens, text in marks if before < tokens <= row.tokens)
         times = [format_seconds(row.recompute_s), format_seconds(row.swap_s)]
         times[swap_wins] = f"[bold]{times[swap_wins]}[/bold]"
         rest = (format_seconds(seconds) for seconds in (row.shared_s, row.swap_out_s, row.swap_in_s))
-        table.add_row(f"{row.tokens:,}", times[0], *rest, times[1], ("swap" if swap_wins else "recompute") + mark)
+        cheaper = " ".join(["swap" if swap_wins else "recompute", *crossed])
+        table.add_row(f"{row.tokens:,}", times[0], *rest, times[1], cheaper)
         before = row.tokens
     return table
 
 
 def residuals_table(profile: Profile) -> Table:
     """What a calibration was fitted to, and how far it stays from it; large errors are red."""
-    table = Table("fitted to", box=SIMPLE_HEAD)
+    table = Table("fitted to", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("expected", "predicted", "error"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in profile.residuals:

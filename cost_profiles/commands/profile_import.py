@@ -27,9 +27,12 @@ def import_command(recomputation: Path | None, swap: Path | None, base: str, out
 
     from cost_profiles.artifact import import_latencies
     from cost_profiles.catalog import find_profile, write_profile
-    from cost_profiles.table import terms_table
+    from cost_profiles.table import source_lines, terms_table
 
     profile = import_latencies(find_profile(base), recomputation, swap, out.stem)
     write_profile(out, profile)
-    Console(highlight=False).print(terms_table(profile))
+    console = Console(highlight=False)
+    console.print(terms_table(profile))
+    for line in source_lines(profile):
+        console.print(line, soft_wrap=True, markup=False)
     click.echo(f"{out}: {len(profile.steps)} points of steps, {len(profile.copies)} of copies")

@@ -33,7 +33,7 @@ def show_command(profile: str, context: int, png: Path | None, as_json: bool) ->
         return
     from rich.console import Console
 
-    from cost_profiles.table import comparison_table, memory_lines, residuals_table, terms_table
+    from cost_profiles.table import comparison_table, memory_lines, residuals_table, source_lines, terms_table
 
     console = Console(highlight=False)
     console.print(f"[bold]{found.name}[/bold]: {found.model} ({found.dtype}) on {found.hardware}", soft_wrap=True)
@@ -42,10 +42,14 @@ def show_command(profile: str, context: int, png: Path | None, as_json: bool) ->
     if found.latency_s:
         console.print(f"latency beside the device's work: {found.latency_s * 1e3:.1f} ms a piece of context")
     console.print(terms_table(found))
+    for line in source_lines(found):
+        console.print(line, soft_wrap=True, markup=False)
     if found.residuals:
         console.print(residuals_table(found))
     console.print(comparison_table(comparison))
-    console.print(f"cheaper in a step of its own: {describe(comparison.own)}", soft_wrap=True)
-    console.print(f"cheaper in a step that runs anyway: {describe(comparison.shared)}", soft_wrap=True)
+    console.print(f"cheaper, recomputing in a step of its own: {describe(comparison.own)}", soft_wrap=True)
+    console.print(
+        f"cheaper, recomputing in a step that runs anyway (shared): {describe(comparison.shared)}", soft_wrap=True
+    )
     if png is not None:
         click.echo(f"Picture: {png}")

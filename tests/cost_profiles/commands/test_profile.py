@@ -64,7 +64,7 @@ def test_every_stored_profile_can_be_shown(name):
     text = run("show", name)
     found = find_profile(name)
     assert found.hardware in text and found.parts["swap_in"].source[:40] in text
-    assert "131,072" in text and "cheaper in a step that runs anyway" in text
+    assert "131,072" in text and "recomputing in a step that runs anyway" in text
     blocks = found.memory.pool_blocks(0.8)
     assert f"{blocks:,} blocks on the device ({16 * blocks:,} tokens" in text
 
@@ -80,8 +80,8 @@ def test_show_as_json_is_the_profile_and_the_comparison():
 def test_show_marks_the_crossover(tmp_path, imported):
     # 20 ms + 30 us a token against 7 ms + 70 us a block: swaps always, but in a shared step only from 256 tokens on.
     text = run("show", imported)
-    line = next(line for line in text.splitlines() if "crossover" in line)
-    assert line.split()[0] == "512" and "crossover at 272 in a shared step" in line
+    line = next(line for line in text.splitlines() if "←" in line)
+    assert line.split()[0] == "512" and line.rstrip().endswith("swap ← 272 shared")
     assert "recompute below 272 tokens, swap from there on" in text
 
 
