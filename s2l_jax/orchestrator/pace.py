@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
-_LEAD_SHARE = 0.3
-_LONGEST_LEAD_S = 0.03
+LEAD_SHARE = 0.3
+LONGEST_LEAD_S = 0.03
 _NEWEST_SHARE = 0.25
 _LOOKS = 8  # few, since on a CPU each look takes time from the step itself
 _SHORTEST_PAUSE_S = 0.0002
@@ -39,7 +39,7 @@ class Pace:
     def hold(self, is_ready: Callable[[], bool]) -> None:
         """Returns when the next step should be planned, or when the step turns out to be over."""
         expected_s = self._correction * self._predicted_s
-        held_s = expected_s - min(_LEAD_SHARE * expected_s, _LONGEST_LEAD_S)
+        held_s = expected_s - min(LEAD_SHARE * expected_s, LONGEST_LEAD_S)
         long_s = max(expected_s / _LOOKS, _SHORTEST_PAUSE_S)
         short_s = min(long_s, _LONGEST_LATE_PAUSE_S)
         due_s = self._started_s + held_s

@@ -8,6 +8,7 @@ from s2l_jax.core.errors import InternalError, InvalidArgument
 from s2l_jax.core.scheduler import Scheduler
 from workloads.generate.crawler import CrawlerConfig, crawler_trace
 from workloads.replay.schedule import peak_context_tokens, plan_sessions
+from workloads.replay.simulated_engine import Lead
 from workloads.replay.simulation import Server, simulate
 from workloads.trace import Event, Session
 
@@ -16,6 +17,8 @@ COSTS = PhysicalCosts(1.0, 0.1, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0)
 CONFIG = SchedulerConfig(
     num_blocks=64, block_size=4, token_budget=32, max_batch=8, max_sessions=8, max_model_len=64, policy="fcfs"
 )
+
+AT_THE_END = Lead(share=0.0)
 
 
 def session(name, *pieces, max_tokens=1):
@@ -26,9 +29,9 @@ def session(name, *pieces, max_tokens=1):
     return Session(name, (*events, Event(events[-1].t_s, name, "finish")))
 
 
-def run(*sessions, mode="stream", plan_at=1.0, config=CONFIG):
+def run(*sessions, mode="stream", lead=AT_THE_END, config=CONFIG, **server):
     scheduler = Scheduler(config)
-    result = simulate(plan_sessions(sessions, mode, None, 0, 100), Server(scheduler, COSTS, plan_at=plan_at))
+    result = simulate(plan_sessions(sessions, mode, None, 0, 100), Server(scheduler, COSTS, lead=lead, **server))
     scheduler.check_integrity()
     return result
 
@@ -81,17 +84,32 @@ def test_eviction_is_simulated_too():
 
 
 @pytest.mark.parametrize(
-    "plan_at, arrival_s, ttft_s",
+    "lead, arrival_s, ttft_s",
     [
-        (1.0, 3.5, 4.9),  # planned at 4.2 s with the rest of the budget for a: done at 8.4 s
-        (0.7, 2.9, 5.5),  # just before the second step is planned at 2.94 s: likewise
-        (0.7, 3.5, 6.2),  # too late for the second step, whose 32 tokens are a's: done at 8.4 + 1.3 s
+        (AT_THE_END, 3.5, 4.9),  # planned at 4.2 s with the rest of the budget for a: done at 8.4 s
+        (Lead(0.3, 9.0), 2.9, 5.5),  # just before the second step is planned at 2.94 s: likewise
+        (Lead(0.3, 9.0), 3.5, 6.2),  # too late for the second step, whose 32 tokens are a's: done at 8.4 + 1.3 s
+        (Lead(0.3, 0.5), 3.5, 4.9),  # planned at 3.7 s
+        (Lead(0.3, 0.5), 3.8, 5.9),
     ],
 )
-def test_a_step_is_planned_while_the_one_before_runs(plan_at, arrival_s, ttft_s):
+def test_a_step_is_planned_while_the_one_before_runs(lead, arrival_s, ttft_s):
     patient = replace(CONFIG, num_blocks=128, max_model_len=256, partial_step_s=100.0)
-    result = run(session("a", (0.0, 64), (50.0, 1)), session("b", (arrival_s, 3)), plan_at=plan_at, config=patient)
+    result = run(session("a", (0.0, 64), (50.0, 1)), session("b", (arrival_s, 3)), lead=lead, config=patient)
     assert ttft_final_s(result)[1] == pytest.approx(ttft_s)
+
+
+def test_work_ahead_of_time_is_not_queued_behind_a_step():
+    config = replace(CONFIG, policy="s2l", num_blocks=128, max_model_len=256, partial_step_s=100.0)
+    # b comes at 3.5 s. The second step of a would have been planned by then, but is work ahead of time, so b is in it.
+    result = run(session("a", (0.0, 64), (50.0, 1)), session("b", (3.5, 3)), lead=Lead(0.3, 9.0), config=config)
+    assert ttft_final_s(result)[1] == pytest.approx(0.7 + 1.3)
+    assert result.steps["engine"][1].start_s == pytest.approx(4.2)
+
+
+def test_steps_may_be_priced_by_their_plans():
+    result = run(session("a", (0.0, 10), (20.0, 5)), step_s=lambda plan: 2.0 * len(plan.chunks[0].tokens))
+    assert [step.duration_s for step in result.steps["engine"]] == pytest.approx([20.0, 10.0])
 
 
 def test_what_the_scheduler_refuses_is_a_row_with_an_error():
@@ -120,7 +138,7 @@ def test_text_is_refused():
 def test_a_simulation_repeats_itself():
     trace = crawler_trace(CrawlerConfig(sessions=20, qps=5.0, token_scale=0.01, max_prompt_tokens=80))
     config = replace(CONFIG, max_sessions=20, max_model_len=128, num_blocks=40)
-    first, second = (run(*trace.sessions, config=config, plan_at=1.0) for _ in range(2))
+    first, second = (run(*trace.sessions, config=config) for _ in range(2))
     assert first == second
     assert first.counters.steps > 20
 
@@ -144,7 +162,7 @@ def run_apart(*sessions, generate_blocks=64, handoff_s=2.0):
     costs = replace(COSTS, handoff_s=handoff_s, handoff_block_s=0.0)
     first = Scheduler(replace(CONFIG, role="prefill"))
     second = Scheduler(replace(CONFIG, num_blocks=generate_blocks, max_model_len=min(64, 4 * generate_blocks)))
-    server = Server(first, costs, second, costs, plan_at=1.0)
+    server = Server(first, costs, second, costs, lead=AT_THE_END)
     result = simulate(plan_sessions(sessions, "stream", None, 0, 100), server)
     for scheduler in (first, second):
         scheduler.check_integrity()

@@ -1,11 +1,13 @@
 """An engine on a virtual clock: the real scheduler, with a cost model in place of the device.
 
 A step takes what the cost model says for its shape; page copies in either direction run beside the computation, so
-only what outlasts it adds to the step. As in the real engine loop, the next step is planned while the current one runs.
+only what outlasts it adds to the step. As in the real engine loop (`s2l_jax.orchestrator.engine_loop`), the next step
+is planned while the current one runs, as late as `Pace` allows, and if nobody complete waits, when this one is done.
 """
 
 import zlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -13,11 +15,31 @@ from s2l_jax.core.costs import CostModel
 from s2l_jax.core.outcome import Output
 from s2l_jax.core.plan import Sample, SampledToken, StepPlan, StepResult, StepTiming
 from s2l_jax.core.scheduler import Scheduler
+from s2l_jax.orchestrator.pace import LEAD_SHARE, LONGEST_LEAD_S
 from workloads.replay.rows import StepRow
 
 _VOCAB = 4096
 _FIRST_TOKEN = 64
 _GOLDEN = 0x9E3779B1
+
+StepSeconds = Callable[[StepPlan], float]
+"""What chunks and samples of a plan take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """How long before the end of a step the next one is planned; the defaults are the real engine loop's.
+
+    Attributes:
+      share: of the step's time; 0 plans it when this one is done.
+      longest_s: in any case.
+    """
+
+    share: float = LEAD_SHARE
+    longest_s: float = LONGEST_LEAD_S
+
+
+LEAD_OF_ENGINE_LOOP = Lead()
 
 
 @dataclass(slots=True)
@@ -42,20 +64,24 @@ class SimulatedEngine:
       steps: those that have run, in order.
     """
 
-    def __init__(self, scheduler: Scheduler, costs: CostModel, plan_at: float, name: str) -> None:
+    def __init__(
+        self, scheduler: Scheduler, costs: CostModel, lead: Lead, name: str, step_s: StepSeconds | None = None
+    ) -> None:
         """Starts idle.
 
         Args:
           scheduler: a fresh one.
           costs: how long steps and copies take.
-          plan_at: share of a running step after which the next one is planned; 1 plans it when this one is done.
+          lead: when the next step is planned.
           name: in the table of steps.
+          step_s: how long steps take, if that is known better than from the sums that `costs` are asked with.
         """
         self.name = name
         self.scheduler = scheduler
         self.steps: list[StepRow] = []
         self._costs = costs
-        self._plan_at = plan_at
+        self._lead = lead
+        self._step_s = step_s or self._priced
         self._running: deque[_Running] = deque()
         self._started_s = 0.0  # of the step that runs
         self._plan_s = inf  # when to plan next; inf until something changes
@@ -69,10 +95,12 @@ class SimulatedEngine:
         """Something has come for the scheduler, so there may be something to plan."""
         if not self._running:
             self._plan_s = now_s
-        elif len(self._running) > 1 or self._plan_at >= 1:
+        elif len(self._running) > 1 or not self._lead.share:
             self._plan_s = inf
         else:
-            self._plan_s = max(now_s, self._started_s + self._plan_at * self._running[0].duration_s)
+            duration_s = self._running[0].duration_s
+            lead_s = min(self._lead.share * duration_s, self._lead.longest_s)
+            self._plan_s = max(now_s, self._started_s + duration_s - lead_s)
 
     def advance(self, now_s: float) -> list[Output]:
         """Does what is due now: a step ends, or the next one is planned. Returns what was sampled."""
@@ -81,6 +109,8 @@ class SimulatedEngine:
             self.wake(now_s)
             return outputs
         self._plan_s = inf
+        if self._running and self.scheduler.is_ahead:
+            return []  # whoever becomes complete before the end wakes us, and is served next
         plan = self.scheduler.plan(now_s)
         if plan is not None:
             if not self._running:
@@ -96,10 +126,13 @@ class SimulatedEngine:
     def _timing(self, plan: StepPlan) -> StepTiming:
         computes = bool(plan.chunks or plan.samples)
         return StepTiming(
-            compute_s=self._costs.step(plan.shape) if computes else 0.0,
+            compute_s=self._step_s(plan) if computes else 0.0,
             save_s=self._costs.swap_out(len(plan.saves)),
             load_s=self._costs.swap_in(len(plan.loads)),
         )
+
+    def _priced(self, plan: StepPlan) -> float:
+        return self._costs.step(plan.shape)
 
     def _land(self, now_s: float) -> list[Output]:
         """The oldest step is done; the one behind it starts."""

@@ -17,10 +17,9 @@ from workloads.replay.handoffs import Handoffs
 from workloads.replay.rows import EventRow, SessionRow, StepRow
 from workloads.replay.runner import Measured
 from workloads.replay.schedule import PlannedSession
-from workloads.replay.simulated_engine import SimulatedEngine
+from workloads.replay.simulated_engine import LEAD_OF_ENGINE_LOOP, Lead, SimulatedEngine, StepSeconds
 from workloads.replay.target import Piece, TargetCounters
 
-PLAN_AT = 0.7  # as the engine loop does
 _NO_TOKENS = np.empty(0, np.int32)
 
 OnEvent = Callable[[EventRow], None]
@@ -60,24 +59,26 @@ class Server:
       costs: how long steps and copies take; usually what the scheduler predicts with, but need not be.
       generate: scheduler of a second engine, to which sessions are handed once they have their first token.
       generate_costs: its costs.
-      plan_at: share of a running step after which the next one is planned; 1 plans it when this one is done.
+      lead: when, while a step runs, the next one is planned.
       latency_s: how long a piece takes from the client to the scheduler (network, tokenization).
+      step_s: how long steps of the first engine take, if that is known better than from `costs`.
     """
 
     scheduler: Scheduler
     costs: CostModel
     generate: Scheduler | None = None
     generate_costs: CostModel | None = None
-    plan_at: float = PLAN_AT
+    lead: Lead = LEAD_OF_ENGINE_LOOP
     latency_s: float = 0.0
+    step_s: StepSeconds | None = None
 
     def engines(self) -> list[SimulatedEngine]:
         """The engines, idle."""
         if self.generate is None:
-            return [SimulatedEngine(self.scheduler, self.costs, self.plan_at, "engine")]
+            return [SimulatedEngine(self.scheduler, self.costs, self.lead, "engine", self.step_s)]
         return [
-            SimulatedEngine(self.scheduler, self.costs, self.plan_at, "prefill"),
-            SimulatedEngine(self.generate, self.generate_costs or self.costs, self.plan_at, "generate"),
+            SimulatedEngine(self.scheduler, self.costs, self.lead, "prefill", self.step_s),
+            SimulatedEngine(self.generate, self.generate_costs or self.costs, self.lead, "generate"),
         ]
 
 
