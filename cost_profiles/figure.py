@@ -49,9 +49,12 @@ def _draw_comparison(axes: Axes, profile: Profile, comparison: Comparison) -> No
     _draw_points(axes, _measured_recomputes(profile, comparison.context), _RECOMPUTE, "recompute, measured")
     _draw_points(axes, _measured_swaps(profile), _SWAP, "swap out and in, measured")
     _draw_crossovers(axes, comparison.own, "-", 0.02)
-    _draw_crossovers(axes, comparison.shared, "--", 0.08)
+    _draw_crossovers(axes, comparison.shared, "--", 0.07)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    least_s = min(min(row.shared_s, row.swap_s) for row in comparison.rows)
+    if least_s > 0:
+        axes.set_ylim(bottom=least_s / 4)  # room for the labels of crossovers
     axes.xaxis.set_major_locator(LogLocator(base=4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 import pytest
@@ -10,6 +11,8 @@ from click.testing import CliRunner
 
 from cost_profiles.catalog import find_profile, stored_names, write_profile
 from cost_profiles.commands.profile import profile
+from cost_profiles.profile import Part, Residual
+from cost_profiles.stored_rooflines import STORED_ROOFLINES
 from s2l_jax.core.errors import InvalidArgument
 from tests.cost_profiles.test_artifact import recomputation, swap
 
@@ -99,6 +102,26 @@ def test_show_draws_curves_points_and_residuals(tmp_path, imported):
     assert "recompute, measured" not in {line.get_label() for line in behind.lines}  # they were measured behind nothing
 
     assert len(profile_figure(find_profile("a40-llama3.1-8b")).axes) == 1  # a roofline has no errors
+
+
+def test_a_calibrated_profile_shows_what_it_was_fitted_to(tmp_path):
+    from cost_profiles.figure import profile_figure
+
+    found = STORED_ROOFLINES[H200].profile()
+    residuals = (Residual("QPS 1 P50", 0.1, 0.11), Residual("QPS 4 P99", 4.0, 2.0))
+    parts = {**found.parts, "steps": Part("calibrated", "a paper", worst_error=0.5)}
+    found = replace(found, latency_s=5e-3, parts=parts, residuals=residuals)
+    write_profile(tmp_path / "it.json", found)
+    text = run("show", tmp_path / "it.json")
+    assert "latency beside the device's work: 5.0 ms" in text
+    rows = [line.split() for line in text.splitlines() if line.strip().startswith("QPS")]
+    assert rows == [
+        ["QPS", "1", "P50", "100", "ms", "110", "ms", "+10%"],
+        ["QPS", "4", "P99", "4.00", "s", "2.00", "s", "-50%"],
+    ]
+    assert next(line for line in text.splitlines() if "calibrated" in line).split()[-3:] == ["calibrated", "–", "50.0%"]
+    errors = profile_figure(found).axes[1].lines[0]
+    assert errors.get_ydata().tolist() == pytest.approx([0.1, -0.5])
 
 
 def test_roofline_writes_a_profile_that_can_be_used(tmp_path):
