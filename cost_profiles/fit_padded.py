@@ -9,7 +9,7 @@ from cost_profiles.padding import PaddedCosts, Padding
 from cost_profiles.work import Work
 from s2l_jax.core.errors import InvalidArgument
 
-_REST = ("chunk_kv_s", "chunk_pair_s", "decode_kv_s", "sample_s", "sample_row_s")
+_REST = ("chunk_kv_s", "chunk_pair_s", "decode_kv_s", "decode_context_s", "sample_s", "sample_row_s")
 
 
 def fit_padded(works: Sequence[Work], seconds: Sequence[float], padding: Padding) -> PaddedCosts:
@@ -33,7 +33,14 @@ def fit_padded(works: Sequence[Work], seconds: Sequence[float], padding: Padding
     steps_up = np.array([[one.tokens >= bucket for bucket in buckets] for one in padded], np.float64)
     rest = np.array(
         [
-            (one.chunk_kv_tokens, one.chunk_pairs, one.decode_kv_tokens, one.sampled_rows > 0, one.sampled_rows)
+            (
+                one.chunk_kv_tokens,
+                one.chunk_pairs,
+                one.decode_kv_tokens,
+                one.decode_context_tokens,
+                one.sampled_rows > 0,
+                one.sampled_rows,
+            )
             for one in padded
         ],
         np.float64,

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from cost_profiles.work import Work
 from s2l_jax.core.costs import PhysicalCosts, StepShape
 
 Copy = Literal["swap_out", "swap_in", "handoff"]
@@ -33,10 +34,27 @@ class MachineKey:
 
 @dataclass(frozen=True, slots=True)
 class StepPoint:
-    """Seconds that one step of a shape took."""
+    """Seconds that one step took.
+
+    Attributes:
+      shape: of its work, in sums.
+      seconds: what it took.
+      work: in detail; None if that is not known.
+    """
 
     shape: StepShape
     seconds: float
+    work: Work | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Reads what `dataclasses.asdict` gave, after a trip through JSON.
+
+        Raises:
+          InvalidArgument, TypeError, KeyError: it is something else.
+        """
+        work = value.get("work")
+        return cls(StepShape(*value["shape"]), value["seconds"], None if work is None else Work.from_json(work))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +99,7 @@ class Measurement:
             raise ValueError(f"version {value['s2l_measurement']!r} is not {MEASUREMENT_VERSION}")
         return cls(
             PhysicalCosts(**value["costs"]),
-            tuple(StepPoint(StepShape(*point["shape"]), point["seconds"]) for point in value["steps"]),
+            tuple(map(StepPoint.from_json, value["steps"])),
             tuple(CopyPoint(**point) for point in value["copies"]),
             value["r_squared"],
             value["worst_error"],

@@ -26,6 +26,8 @@ class PaddedWork(NamedTuple):
       chunk_kv_tokens: tokens whose KV is gathered for tiles of chunks.
       chunk_pairs: pairs of query and KV token in these tiles.
       decode_kv_tokens: tokens whose KV is gathered for rows that decode.
+      decode_context_tokens: of these, what the rows attend to; the rest is the same page again and again, which is
+        cheaper.
       sampled_rows: rows of the output projection; 0 if nothing is sampled.
     """
 
@@ -33,6 +35,7 @@ class PaddedWork(NamedTuple):
     chunk_kv_tokens: int
     chunk_pairs: int
     decode_kv_tokens: int
+    decode_context_tokens: int
     sampled_rows: int
 
 
@@ -77,7 +80,14 @@ class Padding:
                 kv_tokens += seen
                 pairs += tile * seen
         rows = 1 << (work.samples - 1).bit_length() if work.samples else 0
-        return PaddedWork(tokens, kv_tokens, pairs, self._decoded(work.decodes, tokens), min(rows, self.max_batch))
+        return PaddedWork(
+            tokens,
+            kv_tokens,
+            pairs,
+            self._decoded(work.decodes, tokens),
+            sum(work.decodes),
+            min(rows, self.max_batch),
+        )
 
     def _decoded(self, contexts: tuple[int, ...], tokens: int) -> int:
         rows = min(tokens, self.max_batch, self.group_rows)
@@ -103,6 +113,7 @@ class PaddedCosts:
       chunk_kv_s: each KV token gathered for a tile of a chunk.
       chunk_pair_s: each pair of query and KV token of such tiles.
       decode_kv_s: each KV token gathered for a row that decodes.
+      decode_context_s: each such token that the row attends to, in addition.
       sample_s: sampling at all.
       sample_row_s: each sampled row.
 
@@ -115,6 +126,7 @@ class PaddedCosts:
     chunk_kv_s: float
     chunk_pair_s: float
     decode_kv_s: float
+    decode_context_s: float
     sample_s: float
     sample_row_s: float
 
@@ -135,6 +147,7 @@ class PaddedCosts:
             self.chunk_kv_s * padded.chunk_kv_tokens
             + self.chunk_pair_s * padded.chunk_pairs
             + self.decode_kv_s * padded.decode_kv_tokens
+            + self.decode_context_s * padded.decode_context_tokens
         )
         if padded.tokens:
             seconds += self._dense(padded.tokens)

@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cost_profiles.measurement import CopyPoint, StepPoint
-from s2l_jax.core.costs import PhysicalCosts, StepShape
+from cost_profiles.padding import PaddedCosts
+from cost_profiles.work import Work
+from s2l_jax.core.costs import PhysicalCosts
 from s2l_jax.core.errors import InvalidArgument
+from s2l_jax.core.plan import StepPlan
 
 PROFILE_VERSION = 2
 Provenance = Literal["measured", "imported", "roofline", "calibrated"]
@@ -111,6 +114,8 @@ class Profile:
       steps: measured steps.
       copies: measured copies.
       residuals: what a calibration was fitted to.
+      padded: what steps cost as the engine pads them; None if that is not known, or nothing is padded.
+      conditions: under which it was measured: when, with what software, how quiet the machine was.
     """
 
     name: str
@@ -126,6 +131,8 @@ class Profile:
     steps: tuple[StepPoint, ...] = ()
     copies: tuple[CopyPoint, ...] = ()
     residuals: tuple[Residual, ...] = ()
+    padded: PaddedCosts | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if set(self.parts) != set(PARTS):
@@ -138,6 +145,10 @@ class Profile:
         for name in ("devices", "max_model_len"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")
+
+    def step_s(self, plan: StepPlan) -> float:
+        """Seconds that a step's chunks and samples take, as exactly as this profile can tell."""
+        return self.costs.step(plan.shape) if self.padded is None else self.padded.step(Work.of(plan))
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `from_json` reads it."""
@@ -157,9 +168,10 @@ class Profile:
             "memory": lambda some: ProfileMemory(**some),
             "costs": lambda some: PhysicalCosts(**some),
             "parts": lambda some: {name: Part(**part) for name, part in some.items()},
-            "steps": lambda some: tuple(StepPoint(StepShape(*point["shape"]), point["seconds"]) for point in some),
+            "steps": lambda some: tuple(map(StepPoint.from_json, some)),
             "copies": lambda some: tuple(CopyPoint(**point) for point in some),
             "residuals": lambda some: tuple(Residual(**residual) for residual in some),
+            "padded": lambda some: None if some is None else PaddedCosts.from_json(some),
         }
         for name, reader in readers.items():
             if name in given:
