@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from cost_profiles.catalog import find_profile, write_profile
+from cost_profiles.padding import PaddedCosts, Padding
 from cost_profiles.profile import PARTS, Part, Profile, ProfileMemory
 from s2l_jax.core.costs import PhysicalCosts
 from s2l_jax.core.errors import InvalidArgument
@@ -15,7 +16,7 @@ from workloads.replay.rows import read_step_rows
 from workloads.replay.schedule import plan_sessions
 from workloads.replay.simulation import simulate
 from workloads.replay.simulation_config import SimulationConfig, make_server, scheduler_config
-from workloads.trace import Event, Header, write_trace
+from workloads.trace import Event, Header, Session, write_trace
 
 GIB = 2**30
 PROFILE = Profile(
@@ -123,6 +124,22 @@ def test_latency_adds_to_the_wait(make_trace):
         result = simulate(planned, make_server(SimulationConfig(), replace(PROFILE, latency_s=latency_s), 1))
         waits_s.append(result.measured.sessions[0].ttft_open_s)
     assert waits_s[1] - waits_s[0] == pytest.approx(0.25)
+
+
+def test_padding_that_a_profile_knows_of_takes_time():
+    padding = Padding((1, 64), 8, 16, 16, 4, 64, 16, 48)
+    padded = PaddedCosts(padding, (0.1, 5.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    events = (Event(0.0, "a", "open", n_tokens=40, max_tokens=2), Event(0.0, "a", "finish"))
+    planned = plan_sessions([Session("a", events)], "stream", None, 0, 100)
+    for profile, durations_s in (
+        (PROFILE, [1.4, 1.5]),  # a second, and a hundredth for each of 40 tokens; half a second for a decode
+        (replace(PROFILE, padded=padded), [5.0, 0.1]),
+    ):
+        result = simulate(planned, make_server(SimulationConfig(), profile, 1))
+        assert [step.duration_s for step in result.steps["engine"]] == pytest.approx(durations_s)
+        apart = simulate(planned, make_server(SimulationConfig(), profile, 1, generate=profile))
+        assert [step.duration_s for step in apart.steps["prefill"]] == pytest.approx(durations_s[:1])
+        assert [step.duration_s for step in apart.steps["generate"]] == pytest.approx(durations_s[1:])
 
 
 def test_stored_profiles_can_be_read():

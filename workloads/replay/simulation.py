@@ -62,6 +62,7 @@ class Server:
       lead: when, while a step runs, the next one is planned.
       latency_s: how long a piece takes from the client to the scheduler (network, tokenization).
       step_s: how long steps of the first engine take, if that is known better than from `costs`.
+      generate_step_s: the same of the second engine.
     """
 
     scheduler: Scheduler
@@ -71,6 +72,7 @@ class Server:
     lead: Lead = LEAD_OF_ENGINE_LOOP
     latency_s: float = 0.0
     step_s: StepSeconds | None = None
+    generate_step_s: StepSeconds | None = None
 
     def engines(self) -> list[SimulatedEngine]:
         """The engines, idle."""
@@ -78,7 +80,9 @@ class Server:
             return [SimulatedEngine(self.scheduler, self.costs, self.lead, "engine", self.step_s)]
         return [
             SimulatedEngine(self.scheduler, self.costs, self.lead, "prefill", self.step_s),
-            SimulatedEngine(self.generate, self.generate_costs or self.costs, self.lead, "generate"),
+            SimulatedEngine(
+                self.generate, self.generate_costs or self.costs, self.lead, "generate", self.generate_step_s
+            ),
         ]
 
 

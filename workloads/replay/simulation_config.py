@@ -80,7 +80,8 @@ def make_server(config: SimulationConfig, profile: Profile, sessions: int, gener
     """
     limits = scheduler_config(config, profile, sessions)
     if generate is None:
-        return Server(Scheduler(limits, profile.costs), profile.costs, latency_s=profile.latency_s)
+        scheduler = Scheduler(limits, profile.costs)
+        return Server(scheduler, profile.costs, latency_s=profile.latency_s, step_s=profile.step_s)
     if (generate.model, generate.memory.block_tokens) != (profile.model, profile.memory.block_tokens):
         raise InvalidArgument(
             f"{profile.name} has {profile.model} in blocks of {profile.memory.block_tokens} tokens and {generate.name} "
@@ -94,4 +95,6 @@ def make_server(config: SimulationConfig, profile: Profile, sessions: int, gener
         Scheduler(replace(second, max_model_len=longest), generate.costs),
         generate.costs,
         latency_s=profile.latency_s,
+        step_s=profile.step_s,
+        generate_step_s=generate.step_s,
     )
