@@ -1,11 +1,13 @@
 """A measurement: points, the costs fitted to them, and what they were measured on."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
+from cost_profiles.record import read_record
 from cost_profiles.work import Work
 from s2l_jax.core.costs import PhysicalCosts, StepShape
+from s2l_jax.core.errors import InvalidArgument
 
 Copy = Literal["swap_out", "swap_in", "handoff"]
 MEASUREMENT_VERSION = 2
@@ -46,16 +48,6 @@ class StepPoint:
     seconds: float
     work: Work | None = None
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Reads what `dataclasses.asdict` gave, after a trip through JSON.
-
-        Raises:
-          InvalidArgument, TypeError, KeyError: it is something else.
-        """
-        work = value.get("work")
-        return cls(StepShape(*value["shape"]), value["seconds"], None if work is None else Work.from_json(work))
-
 
 @dataclass(frozen=True, slots=True)
 class CopyPoint:
@@ -93,14 +85,9 @@ class Measurement:
         """Reads what `to_json` gave.
 
         Raises:
-          ValueError, TypeError, LookupError, InvalidArgument: it is something else.
+          InvalidArgument: it is something else.
         """
-        if value["s2l_measurement"] != MEASUREMENT_VERSION:
-            raise ValueError(f"version {value['s2l_measurement']!r} is not {MEASUREMENT_VERSION}")
-        return cls(
-            PhysicalCosts(**value["costs"]),
-            tuple(map(StepPoint.from_json, value["steps"])),
-            tuple(CopyPoint(**point) for point in value["copies"]),
-            value["r_squared"],
-            value["worst_error"],
-        )
+        if not isinstance(value, Mapping) or value.get("s2l_measurement") != MEASUREMENT_VERSION:
+            raise InvalidArgument(f'expected an object with "s2l_measurement": {MEASUREMENT_VERSION}')
+        names = {field.name for field in fields(cls)}
+        return read_record(cls, {name: one for name, one in value.items() if name in names})

@@ -8,9 +8,8 @@ work of a step, `PaddedCosts` prices it.
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -161,22 +160,6 @@ class PaddedCosts:
         if tokens > buckets[-1]:
             return self.dense_s[-1] * tokens / buckets[-1]
         return float(np.interp(tokens, buckets, self.dense_s))
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Reads what `dataclasses.asdict` gave, after a trip through JSON.
-
-        Raises:
-          InvalidArgument, TypeError, KeyError: it is something else.
-        """
-        padding = value["padding"]
-        return cls(
-            **{
-                **value,
-                "padding": Padding(**{**padding, "token_buckets": tuple(padding["token_buckets"])}),
-                "dense_s": tuple(value["dense_s"]),
-            }
-        )
 
 
 def _up(tokens: int, multiple: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from cost_profiles.measurement import CopyPoint, StepPoint
 from cost_profiles.padding import PaddedCosts
+from cost_profiles.record import read_record
 from cost_profiles.work import Work
 from s2l_jax.core.costs import PhysicalCosts
 from s2l_jax.core.errors import InvalidArgument
@@ -14,7 +15,6 @@ from s2l_jax.core.plan import StepPlan
 
 PROFILE_VERSION = 2
 Provenance = Literal["measured", "imported", "roofline", "calibrated"]
-PROVENANCES: tuple[Provenance, ...] = ("measured", "imported", "roofline", "calibrated")
 # The parts of the costs, each with its terms in `PhysicalCosts`.
 PART_TERMS: Mapping[str, tuple[str, ...]] = {
     "steps": ("step_s", "token_s", "attended_s", "decode_s", "decode_context_s"),
@@ -35,6 +35,9 @@ class ProfileMemory:
       weights_bytes: what the weights take of the devices.
       block_bytes: KV of one block, over all devices.
       block_tokens: tokens a block holds.
+
+    Raises:
+      InvalidArgument: a figure is too small.
     """
 
     device_bytes: int
@@ -42,6 +45,12 @@ class ProfileMemory:
     weights_bytes: int
     block_bytes: int
     block_tokens: int = 16
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            least = 0 if name in {"host_bytes", "weights_bytes"} else 1
+            if getattr(self, name) < least:
+                raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least {least}")
 
     def pool_blocks(self, kv_share: float) -> int:
         """Blocks in this share of the device memory that the weights leave.
@@ -137,14 +146,17 @@ class Profile:
     def __post_init__(self) -> None:
         if set(self.parts) != set(PARTS):
             raise InvalidArgument(f"parts are {', '.join(self.parts) or 'none'}, but must be {', '.join(PARTS)}")
-        for name, part in self.parts.items():
-            if part.provenance not in PROVENANCES:
-                raise InvalidArgument(f"{name} is {part.provenance!r}, but must be one of {', '.join(PROVENANCES)}")
         if not (math.isfinite(self.latency_s) and self.latency_s >= 0):
             raise InvalidArgument(f"latency_s is {self.latency_s!r}, but must be a number of seconds, 0 or more")
         for name in ("devices", "max_model_len"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")
+        times = {f"steps[{index}].seconds": point.seconds for index, point in enumerate(self.steps)}
+        times |= {f"copies[{index}].seconds": point.seconds for index, point in enumerate(self.copies)}
+        times |= {f"residuals[{index}].expected_s": one.expected_s for index, one in enumerate(self.residuals)}
+        for name, seconds in times.items():
+            if not seconds > 0:
+                raise InvalidArgument(f"{name} is {seconds}, but must be above 0: errors are relative to it")
 
     def step_s(self, plan: StepPlan) -> float:
         """Seconds that a step's chunks and samples take, as exactly as this profile can tell."""
@@ -163,23 +175,4 @@ class Profile:
         """
         if not isinstance(value, Mapping) or value.get("s2l_profile") != PROFILE_VERSION:
             raise InvalidArgument(f'expected a profile: a JSON object with "s2l_profile": {PROFILE_VERSION}')
-        given = {name: field_value for name, field_value in value.items() if name != "s2l_profile"}
-        readers = {
-            "memory": lambda some: ProfileMemory(**some),
-            "costs": lambda some: PhysicalCosts(**some),
-            "parts": lambda some: {name: Part(**part) for name, part in some.items()},
-            "steps": lambda some: tuple(map(StepPoint.from_json, some)),
-            "copies": lambda some: tuple(CopyPoint(**point) for point in some),
-            "residuals": lambda some: tuple(Residual(**residual) for residual in some),
-            "padded": lambda some: None if some is None else PaddedCosts.from_json(some),
-        }
-        for name, reader in readers.items():
-            if name in given:
-                try:
-                    given[name] = reader(given[name])
-                except (TypeError, KeyError, AttributeError, InvalidArgument) as error:
-                    raise InvalidArgument(f"{name}: {error}") from None
-        try:
-            return cls(**given)
-        except TypeError as error:
-            raise InvalidArgument(f"{error}") from None
+        return read_record(cls, {name: one for name, one in value.items() if name != "s2l_profile"})

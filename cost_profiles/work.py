@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -49,16 +49,6 @@ class Work:
             tuple(context for tokens, context in sizes if tokens == 1),
             len(plan.samples),
         )
-
-    @classmethod
-    def from_json(cls, value: Any) -> Self:
-        """Reads what `dataclasses.asdict` gave, after a trip through JSON.
-
-        Raises:
-          InvalidArgument, TypeError, KeyError: it is something else.
-        """
-        chunks = tuple((int(tokens), int(context)) for tokens, context in value["chunks"])
-        return cls(chunks, tuple(map(int, value["decodes"])), int(value["samples"]))
 
     @property
     def tokens(self) -> int:

@@ -5,6 +5,7 @@ import pytest
 
 from cost_profiles.engine_padding import padding_of
 from cost_profiles.padding import PaddedCosts, PaddedWork, Padding
+from cost_profiles.record import read_record
 from cost_profiles.work import Work
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.engine.buckets import Buckets
@@ -60,7 +61,7 @@ def test_costs_are_sums_over_padded_work():
 
 
 def test_costs_survive_json():
-    assert PaddedCosts.from_json(json.loads(json.dumps(asdict(COSTS)))) == COSTS
+    assert read_record(PaddedCosts, json.loads(json.dumps(asdict(COSTS)))) == COSTS
 
 
 @pytest.mark.parametrize(
