@@ -1,6 +1,5 @@
 """Reads dataclasses back from JSON, with errors that name the field."""
 
-import functools
 import math
 import types
 from collections.abc import Mapping
@@ -39,17 +38,12 @@ def read_record[T](kind: type[T], value: Any, where: str = "") -> T:
     for name, field in known.items():
         if name not in value and not _may_be_left_out(field):
             raise InvalidArgument(f"{_join(where, name)} is missing")
-    hints = _hints(kind)
+    hints = get_type_hints(kind)
     given = {name: _read(hints[name], value[name], _join(where, name)) for name in known if name in value}
     try:
         return kind(**given)
     except InvalidArgument as error:
         raise InvalidArgument(f"{where}: {error}" if where else f"{error}") from None
-
-
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _read(hint: Any, value: Any, where: str) -> Any:
@@ -86,7 +80,7 @@ def _read_tuple(hint: Any, value: Any, where: str) -> Any:
     if not isinstance(value, list | tuple):
         raise InvalidArgument(f"{where} is {value!r:.60}, but must be a list")
     if hasattr(hint, "_fields"):
-        kinds = [_hints(hint)[name] for name in hint._fields]
+        kinds = [get_type_hints(hint)[name] for name in hint._fields]
     else:
         kinds = list(get_args(hint))
         if kinds[-1] is Ellipsis:
