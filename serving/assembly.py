@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import jax
+from flax import nnx
 
 from cost_profiles.at_start import machine_costs
 from cost_profiles.machine import device_name
@@ -55,6 +56,53 @@ class Assembly:
     costs: CostModel
 
 
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An engine that is not warm yet, and what it runs.
+
+    Attributes:
+      model: where its weights come from.
+      weights_bytes: what they take on the device.
+      sizes: of the engine.
+      engine: to be warmed up.
+    """
+
+    model: LoadedModel
+    weights_bytes: int
+    sizes: EngineConfig
+    engine: JaxEngine
+
+
+def build(config: ServeConfig, progress: Progress | None = None) -> Built:
+    """Loads the model and makes its engine; arguments and errors are those of `assemble`."""
+    report = progress or _ignore
+    dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    report("load", 0, 1, config.model)
+    model = registry.load(config.model, dtype=dtype)
+    report("load", 1, 1, config.model)
+    sizes = _engine_config(config, model, dtype)
+    on_device = model.build()
+    weights_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(on_device)))
+    return Built(model, weights_bytes, sizes, JaxEngine(on_device, model.config, sizes))
+
+
+def scheduler_config(config: ServeConfig, built: Built) -> SchedulerConfig:
+    """The scheduler's limits before this engine."""
+    sizes = built.sizes
+    return SchedulerConfig(
+        num_blocks=sizes.num_blocks,
+        block_size=sizes.block_size,
+        token_budget=sizes.token_budget,
+        max_batch=sizes.max_batch,
+        max_sessions=sizes.max_sessions,
+        max_model_len=sizes.max_model_len,
+        policy=config.policy,
+        host_blocks=sizes.host_blocks,
+        preemption=config.preemption,
+        eos_token_ids=built.model.config.eos_token_ids,
+    )
+
+
 def assemble(
     config: ServeConfig, progress: Progress | None = None, *, wrap_engine: Callable[[Engine], Engine] | None = None
 ) -> Assembly:
@@ -71,37 +119,18 @@ def assemble(
     report = progress or _ignore
     if config.policy not in POLICIES:
         raise InvalidArgument(f"--policy is {config.policy!r}, but must be one of {', '.join(sorted(POLICIES))}")
-    dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    report("load", 0, 1, config.model)
-    model = registry.load(config.model, dtype=dtype)
-    report("load", 1, 1, config.model)
-
-    sizes = _engine_config(config, model, dtype)
-    key = _profile_key(model, sizes)
+    built = build(config, report)
+    model, sizes = built.model, built.sizes
     engine, costs = machine_costs(
-        JaxEngine(model.build(), model.config, sizes),
+        built.engine,
         sizes,
-        key,
+        _profile_key(model, sizes),
         config.profile_dir,
         lambda done: report("measure", done, 1, ""),
     )
     if wrap_engine is not None:
         engine = wrap_engine(engine)
-    scheduler = Scheduler(
-        SchedulerConfig(
-            num_blocks=sizes.num_blocks,
-            block_size=sizes.block_size,
-            token_budget=sizes.token_budget,
-            max_batch=sizes.max_batch,
-            max_sessions=sizes.max_sessions,
-            max_model_len=sizes.max_model_len,
-            policy=config.policy,
-            host_blocks=sizes.host_blocks,
-            preemption=config.preemption,
-            eos_token_ids=model.config.eos_token_ids,
-        ),
-        costs,
-    )
+    scheduler = Scheduler(scheduler_config(config, built), costs)
     default_max_tokens = min(config.default_max_tokens, max(1, sizes.max_model_len // 2))
     limits = OrchestratorConfig(
         max_sessions=sizes.max_sessions,

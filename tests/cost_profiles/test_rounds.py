@@ -1,7 +1,9 @@
+import threading
+
 import pytest
 
 from cost_profiles.grid import grid
-from cost_profiles.rounds import Pace, run_rounds
+from cost_profiles.rounds import Pace, Watch, run_rounds
 from cost_profiles.trial import Trial
 from cost_profiles.work import Work
 from s2l_jax.core.errors import InvalidArgument
@@ -17,6 +19,7 @@ class BusyMachine(Machine):
     def __init__(self, until_s):
         super().__init__(timed=True)
         self.until_s = until_s
+        self.slept_s = 0.0
 
     def execute(self, plan):
         busy = self.now_s < self.until_s
@@ -29,10 +32,16 @@ class BusyMachine(Machine):
     def foreign_s(self):
         return min(self.now_s, self.until_s)
 
+    def sleep(self, seconds):
+        self.slept_s += seconds
+        self.now_s += seconds
+
+    def watch(self):
+        return Watch(self.now, self.sleep, self.foreign_s)
+
 
 def run(machine, repeats=3, budget_s=1000.0, trials=TRIALS, on_window=None):
-    pace = Pace(repeats, budget_s)
-    return run_rounds(machine, trials, pace, on_window, now=machine.now, foreign_s=machine.foreign_s)
+    return run_rounds(machine, trials, Pace(repeats, budget_s), on_window, watch=machine.watch())
 
 
 def true_s(trial):
@@ -40,17 +49,21 @@ def true_s(trial):
 
 
 def test_only_quiet_windows_count():
-    machine = BusyMachine(until_s=5.0)
-    for timed in run(machine):
+    machine = BusyMachine(until_s=40.0)
+    found = run(machine, budget_s=1000.0)
+    assert sum(len(timed.windows) > 3 for timed in found) == 1  # then it waited until others were quiet
+    assert 30.0 < machine.slept_s < 40.0
+    for timed in found:
         assert timed.quiet == 3
-        assert len(timed.windows) > 3
         assert timed.seconds(3) == pytest.approx(true_s(timed.trial))
         assert timed.spread(3) == pytest.approx(0.0)
 
 
 def test_without_quiet_the_quietest_windows_count_and_say_so():
     machine = BusyMachine(until_s=1e9)
-    for timed in run(machine, budget_s=20.0):
+    found = run(machine, budget_s=40.0)
+    assert machine.slept_s == pytest.approx(20.0, abs=1.0)  # half of the time, and no more
+    for timed in found:
         assert timed.quiet == 0
         assert timed.seconds(3) == pytest.approx(2 * true_s(timed.trial))
         assert len(timed.counted(3)) == 3
@@ -60,6 +73,19 @@ def test_without_quiet_the_quietest_windows_count_and_say_so():
 def test_without_time_each_trial_has_one_window():
     machine = BusyMachine(until_s=0.0)
     assert [len(timed.windows) for timed in run(machine, budget_s=0.0)] == [1, 1, 1]
+
+
+def test_it_can_be_stopped():
+    stop, windows = threading.Event(), []
+
+    def tell(done, total, foreign_cores):
+        windows.append(done)
+        if len(windows) == 5:
+            stop.set()
+
+    machine = BusyMachine(until_s=0.0)
+    found = run_rounds(machine, TRIALS, Pace(3, 1000.0), tell, stop, machine.watch())
+    assert sum(len(timed.windows) for timed in found) == len(windows) == 5
 
 
 def test_a_quiet_machine_runs_no_more_than_asked_for_and_tells_how_far_it_is():
@@ -72,7 +98,7 @@ def test_a_quiet_machine_runs_no_more_than_asked_for_and_tells_how_far_it_is():
 def test_the_order_is_random_and_repeatable():
     def order(seed):
         machine = BusyMachine(until_s=0.0)
-        run_rounds(machine, TRIALS, Pace(4, 1000.0, seed), now=machine.now, foreign_s=machine.foreign_s)
+        run_rounds(machine, TRIALS, Pace(4, 1000.0, seed), watch=machine.watch())
         return [id(plan) for plan in machine.plans]
 
     assert order(1) == order(1)

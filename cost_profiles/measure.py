@@ -1,0 +1,109 @@
+"""The full measurement of a machine: from timed trials to a profile."""
+
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from cost_profiles.measurement import CopyPoint, StepPoint
+from cost_profiles.padding import Padding
+from cost_profiles.profile import PARTS, Part, Profile, ProfileMemory
+from cost_profiles.refit import refit
+from cost_profiles.rounds import QUIET_CORES, Pace, Timed
+from s2l_jax.core.costs import PhysicalCosts
+
+_HANDOFF = "device to host to device, on one host: what two engines pay that share nothing but its memory"
+_SOFTWARE = ("s2l-jax", "jax", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was measured.
+
+    Attributes:
+      name: of the profile.
+      model: name of the model.
+      hardware: in words.
+      devices: how many chips.
+      dtype: of weights and KV.
+      memory: of all devices.
+      max_model_len: tokens of prompt and output together, at most.
+      padding: of the engine.
+    """
+
+    name: str
+    model: str
+    hardware: str
+    devices: int
+    dtype: str
+    memory: ProfileMemory
+    max_model_len: int
+    padding: Padding
+
+
+def profile_of(subject: Subject, timed: Sequence[Timed], pace: Pace, latency_s: float = 0.0) -> Profile:
+    """The profile of timed trials.
+
+    Args:
+      subject: what was measured.
+      timed: steps, and copies unless there is no host pool; those nobody measured cost nothing and say so.
+      pace: that they were timed at.
+      latency_s: what a session takes beside the device's work.
+    """
+    steps, copies = [], []
+    for one in timed:
+        trial, seconds = one.trial, one.seconds(pace.repeats)
+        if trial.work is not None:
+            steps.append(StepPoint(trial.work.shape, seconds, trial.work))
+        elif trial.copy is not None:
+            copies.append(CopyPoint(trial.copy, trial.blocks, seconds))
+    free = dict.fromkeys((name for name in PhysicalCosts.__slots__ if name != "token_s"), 0.0)
+    copied = {point.kind for point in copies}
+    source = f"median of {pace.repeats} repeats on {subject.hardware}"
+    parts = {name: Part("measured", source) for name in PARTS}
+    if "handoff" in copied:
+        parts["handoff"] = Part("measured", f"{source}; {_HANDOFF}")
+    for name in {*PARTS} - {"steps", *copied}:
+        parts[name] = Part("measured", "not measured: the engine had no host pool")
+    raw = Profile(
+        name=subject.name,
+        model=subject.model,
+        hardware=subject.hardware,
+        devices=subject.devices,
+        dtype=subject.dtype,
+        memory=subject.memory,
+        max_model_len=subject.max_model_len,
+        costs=PhysicalCosts(**free),
+        latency_s=latency_s,
+        parts=parts,
+        steps=tuple(steps),
+        copies=tuple(copies),
+        conditions=conditions(timed, pace),
+    )
+    return refit(raw, subject.padding)
+
+
+def conditions(timed: Sequence[Timed], pace: Pace) -> Mapping[str, Any]:
+    """When, with what, and how quiet it was; see `Profile.conditions`.
+
+    `foreign_cores` is how many cores other processes kept busy in the windows that count, `spread` how far the windows
+    of one trial lie apart: the largest over the least, less 1.
+    """
+    counted = [window for one in timed for window in one.counted(pace.repeats)]
+    spreads = sorted(one.spread(pace.repeats) for one in timed)
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": {name: version(name) for name in _SOFTWARE} | {"python": platform.python_version()},
+        "system": f"{platform.system()} {platform.machine()}",
+        "repeats": pace.repeats,
+        "trials": len(timed),
+        "trials_never_quiet": sum(one.quiet < pace.repeats for one in timed),
+        "quiet_is_cores": QUIET_CORES,
+        "foreign_cores_mean": round(statistics.fmean(window.foreign_cores for window in counted), 3),
+        "foreign_cores_max": round(max(window.foreign_cores for window in counted), 3),
+        "spread_median": round(statistics.median(spreads), 4),
+        "spread_p90": round(spreads[int(0.9 * (len(spreads) - 1))], 4),
+    }
