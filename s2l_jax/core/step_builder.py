@@ -22,6 +22,7 @@ _LAST = np.array([LAST_SAMPLED], np.int32)
 _LAST.flags.writeable = False
 _BACK_UP_SHARE = 0.5
 _WORTH_SHARE = 0.5
+_MOST_REFUSED = 4
 
 
 class Flight(NamedTuple):
@@ -79,7 +80,7 @@ class StepBuilder:
             for session in prompts:
                 if not (self._room and self._budget_tokens):
                     break
-                self._run(session)
+                self._try(session)
         else:
             self._run_by_rank(decodes, prompts)
         return Flight(self._finish(), self._sessions, self._sampling)
@@ -98,6 +99,7 @@ class StepBuilder:
         self._room = admission.room
         self._spare_blocks = admission.spare_blocks
         self._is_first = True
+        self._refused = 0
         self._is_alone = len(admission.prompts) == 1 and not admission.decodes
         self._singles: list[Chunk] = []
         self._chunks: list[Chunk] = []
@@ -144,7 +146,17 @@ class StepBuilder:
             if session.queue is self._queues.decodes:
                 self._decode([session])
             elif session.queue is not None and self._room and self._budget_tokens:
-                self._run(session)
+                self._try(session)
+
+    def _try(self, session: Session) -> None:
+        """Runs a prompt. Once a few incomplete sessions have found no memory, the others need not look for it.
+
+        Under pressure hundreds of them wait for room, and looking takes each as long as it has blocks on the host.
+        """
+        if session.is_final:
+            self._run(session)
+        elif self._refused < _MOST_REFUSED:
+            self._refused += not self._run(session)
 
     def _decode(self, sessions: list[Session]) -> None:
         """One token each. This runs most often, so it does by hand, in one loop, what `_compute` and `_sample` do.
@@ -186,8 +198,12 @@ class StepBuilder:
         self._sessions += planned
         self._sampling += planned
 
-    def _run(self, session: Session) -> None:
-        """A prompt: finds what KV there is, then computes as far as the budget goes, then samples if that was all."""
+    def _run(self, session: Session) -> bool:
+        """A prompt: finds what KV there is, then computes as far as the budget goes, then samples if that was all.
+
+        Returns:
+          True if it got on.
+        """
         memory = self._memory
         before, budget, copies = session.computed, self._budget_tokens, len(self._loads) + len(self._copies)
         claim_shared(session, memory.pool, memory.host)
@@ -206,6 +222,8 @@ class StepBuilder:
         if may_sample or session.computed != before:
             self._policy.note(session, self._now_s)
             self._queues.place(session)
+            return True
+        return has_run
 
     def _compute(self, session: Session, wanted: int) -> None:
         wanted, seconds = self._affordable(session, wanted)
