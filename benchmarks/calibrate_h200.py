@@ -2,6 +2,7 @@
 
     python benchmarks/calibrate_h200.py                      # the table of residuals, with the stored profile
     python benchmarks/calibrate_h200.py --fit --out h200.json  # fits four terms first, about half an hour on two cores
+    python benchmarks/calibrate_h200.py --set step_s=2.1e-3 --set latency_s=0.0127   # looks at terms chosen by hand
 
 Simulated are the artifact's system (policy `default_vllm`, token budget 2048) and sessions made up from the published
 statistics. Four terms are free: a step, a token, a pair of attended tokens, and what a request takes beside the device.
@@ -72,7 +73,7 @@ def residuals(pool: ProcessPoolExecutor, profile: Profile, sessions: int, seeds:
 
 def with_terms(profile: Profile, logs: np.ndarray) -> Profile:
     """The profile with free terms and latency at these logarithms."""
-    *terms, latency = np.exp(logs).tolist()
+    *terms, latency = (float(f"{term:.4g}") for term in np.exp(logs))
     return replace(profile, costs=replace(profile.costs, **dict(zip(FREE, terms, strict=True))), latency_s=latency)
 
 
@@ -112,14 +113,21 @@ def table(rows: Sequence[Residual]) -> Table:
 @click.command(help=(__doc__ or "").replace("\n\n    python", "\n\n\b\n    python", 1))
 @click.option("--profile", "name", default=PROFILE, show_default=True, help="Where to start from.")
 @click.option("--fit", "fits", is_flag=True, help="Choose the free terms; without it, only look.")
+@click.option("--set", "chosen", multiple=True, metavar="TERM=S", help="Take this value of a free term instead.")
 @click.option("--sessions", default=4322, show_default=True, help="Sessions of each simulation, as published.")
 @click.option("--fit-sessions", default=1500, show_default=True, help="While fitting.")
-@click.option("--seeds", default=3, show_default=True)
+@click.option("--seeds", default=4, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the profile there.")
-def main(name: str, fits: bool, sessions: int, fit_sessions: int, seeds: int, out: Path | None) -> None:
+def main(
+    name: str, fits: bool, chosen: tuple[str, ...], sessions: int, fit_sessions: int, seeds: int, out: Path | None
+) -> None:
     """Prints the residuals."""
     console = Console()
     profile = find_profile(name)
+    if chosen:
+        terms = {name: getattr(profile.costs, name) for name in FREE} | {"latency_s": profile.latency_s}
+        terms |= {name: float(value) for name, _, value in (pair.partition("=") for pair in chosen)}
+        profile = with_terms(profile, np.log([*terms.values()]))
     with ProcessPoolExecutor() as pool:
         if fits:
             profile = fit(pool, profile, fit_sessions, range(seeds), console)

@@ -78,7 +78,7 @@ def test_few_sessions_show_the_figures_too(workload, seed):
 
 def test_queries_with_more_pages_have_more_tokens():
     found = quantities(crawler_sessions(CrawlerConfig(sessions=2000)))
-    assert 0.3 < np.corrcoef(found["chunks"], np.log(found["tokens"]))[0, 1] < 0.7
+    assert 0.05 < np.corrcoef(found["chunks"], np.log(found["tokens"]))[0, 1] < 0.3
 
 
 def test_a_first_result_takes_time():
