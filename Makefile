@@ -1,6 +1,6 @@
 # `make demo` and `make test` need nothing before them: both set up what they need, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format law bench clean
+.PHONY: help setup demo test lint format law bench study clean
 
 export PYTHON
 PY := .venv/bin/python
@@ -32,6 +32,10 @@ law: setup  ## Hunt for breaches of the law: 4,000 long runs on a fake engine, t
 
 bench: setup  ## Measure prefill and decode beside other engines (downloads them, takes many minutes)
 	@$(PY) benchmarks/engine_cpu.py
+
+study: setup  ## Simulate the evaluation of Stream2LLM on two H200, into docs/study (a quarter of an hour on two cores)
+	@.venv/bin/s2l sweep docs/study/study.toml --out out/study
+	@$(PY) benchmarks/study.py out/study docs/study
 
 clean:  ## Remove .venv and all output
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis s2l_jax.egg-info
