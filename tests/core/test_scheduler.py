@@ -10,6 +10,7 @@ from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import SampledToken, StepPlan, StepResult
 from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.core.session import Session, SessionState
+from s2l_jax.core.step_builder import StepBuilder
 from tests.fakes import FakeEngine, reference_output
 
 A, B, C = SessionId("a"), SessionId("b"), SessionId("c")
@@ -265,3 +266,18 @@ def test_config_says_what_to_change() -> None:
         make(preemption="none")
     with pytest.raises(InvalidArgument, match="host_blocks is -1"):
         make(host_blocks=-1)
+
+
+def test_streams_that_wait_for_memory_do_not_all_look_for_it_in_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(make(num_blocks=16, max_sessions=40))
+    for number in range(40):
+        driver.scheduler.open(SessionId(f"s{number}"), [number, *range(11)], GREEDY, float(number))
+    driver.drain()
+    looked = []
+    run = StepBuilder._run
+    monkeypatch.setattr(StepBuilder, "_run", lambda self, session: looked.append(session.id) or run(self, session))
+    assert driver.step() is None
+    assert 0 < len(looked) <= 4
+    driver.scheduler.finish(SessionId("s39"), 99.0)
+    driver.drain()
+    assert driver.tokens(SessionId("s39")) == reference_output([39, *range(11)], 4)
