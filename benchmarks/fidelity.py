@@ -1,0 +1,227 @@
+"""Does the simulator tell what the engine does? One trace through both, on this machine.
+
+    python benchmarks/fidelity.py                      measures this machine first; about 12 minutes
+    python benchmarks/fidelity.py --profile FILE       with a profile measured before
+    python benchmarks/fidelity.py --load light --seed 5
+    python benchmarks/fidelity.py --profile FILE --paced
+                                                       an engine that takes exactly what the profile says: what is left
+                                                       of the error is the simulator's own
+
+Sessions like those of Stream2LLM's crawler, many times shorter and slower, made of passages of the Python
+documentation, are streamed to smollm2-135m in this process, and to the simulator with a measured profile: the same
+scheduler, with the same limits. Loads are shares of what the profile says the machine can do if each session were
+served alone. Under memory pressure the KV pool is a quarter of what the load wants: of the most tokens of context that
+are open at once.
+
+Prints mean and percentiles of TTFT (from the last chunk) and of TPOT, engine against simulator, and what the profile
+says of every step that the engine ran. Writes fidelity.json and fidelity.png. Wants a quiet machine.
+"""
+
+import asyncio
+import gc
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from fidelity_engines import PacedEngine, StepRecorder
+from fidelity_report import Outcome, draw, print_outcome, verdict
+from rich.console import Console
+
+from cost_profiles.catalog import find_profile
+from cost_profiles.profile import Profile
+from cost_profiles.quiet import ForeignCores
+from s2l_jax.core.costs import StepShape
+from s2l_jax.core.plan import StepPlan
+from s2l_jax.engine.protocol import Engine
+from s2l_jax.models import registry
+from serving.commands.profile_measure import measure_command
+from serving.config import ServeConfig
+from workloads import crawl
+from workloads.generate.crawler import CrawlerConfig, crawler_trace
+from workloads.generate.tokens import TokenSource, passages_of
+from workloads.replay.engine_target import EngineTarget
+from workloads.replay.progress import ReplayProgress
+from workloads.replay.runner import Measured, run_replay
+from workloads.replay.schedule import PlannedSession, peak_context_tokens, plan_sessions
+from workloads.replay.simulation import simulate
+from workloads.replay.simulation_config import SimulationConfig, make_server
+from workloads.trace import Trace, read_trace
+
+MODEL = "smollm2-135m"
+DOCS = Path(next(iter(crawl.__path__))) / "python_docs.jsonl"
+TOKEN_BUDGET, MAX_BATCH, MAX_TOKENS, LONGEST = 512, 32, 16, 640
+HOST_KV_BYTES = 2**28
+ARRIVING_S = 90.0
+MEASURE_S = 180.0
+VOCABULARY = 1 << 15
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy the machine is to be, and how much memory there is of what the sessions want; None is plenty."""
+
+    name: str
+    busy_share: float
+    memory_share: float | None = None
+
+
+LOADS = (Load("light", 0.25), Load("heavy", 0.75), Load("pressure", 0.5, 0.25))
+
+
+def make_source() -> TokenSource:
+    """Passages of the Python documentation, as the model's tokenizer sees them."""
+    texts = [event.text for event in read_trace(DOCS).events if event.text]
+    return passages_of(registry.load(MODEL).tokenizer.encode("".join(texts)).tolist())
+
+
+def alone_s(session: PlannedSession, profile: Profile) -> float:
+    """What the profile says a session takes that has the machine for itself, each piece of it in one step."""
+    context, seconds = 0, 0.0
+    for _, piece in session.pieces:
+        seconds += profile.costs.recompute(piece.size, context)
+        context += piece.size
+    return seconds + session.max_tokens * profile.costs.step(StepShape(decodes=1, decode_context_tokens=context))
+
+
+def make_trace(load: Load, profile: Profile, tokens: TokenSource, seed: int) -> Trace:
+    """As many sessions as keep the machine so busy, for as long as sessions arrive."""
+
+    def draw_sessions(sessions: int, qps: float) -> Trace:
+        config = CrawlerConfig(
+            sessions=sessions,
+            qps=qps,
+            seed=seed,
+            token_scale=1 / 16,
+            time_scale=2.0,
+            max_prompt_tokens=LONGEST,
+            max_tokens=MAX_TOKENS,
+        )
+        return crawler_trace(config, tokens)
+
+    sample = plan(draw_sessions(100, 1.0), seed)
+    session_s = sum(alone_s(session, profile) for session in sample) / len(sample)
+    qps = load.busy_share / session_s
+    return draw_sessions(max(8, round(qps * ARRIVING_S)), qps)
+
+
+def plan(trace: Trace, seed: int) -> list[PlannedSession]:
+    """What both the engine and the simulator get."""
+    return plan_sessions(trace.sessions, "stream", None, seed, VOCABULARY)
+
+
+def pool_blocks(load: Load, planned: Sequence[PlannedSession], profile: Profile) -> int:
+    """Blocks of the KV pool."""
+    peak_tokens = peak_context_tokens(planned) + len(planned) * MAX_TOKENS
+    wanted_tokens = max((load.memory_share or 2.0) * peak_tokens, longest_tokens(profile))
+    return -(-int(wanted_tokens) // profile.memory.block_tokens)
+
+
+def longest_tokens(profile: Profile) -> int:
+    """Tokens of the longest session there may be; template and question come on top of the pages."""
+    return min(profile.max_model_len, 2 * LONGEST)
+
+
+async def run_engine(
+    planned: Sequence[PlannedSession], config: ServeConfig, progress: ReplayProgress, paced_by: Profile | None
+) -> tuple[Measured, list[tuple[StepPlan, float]], float]:
+    """Sends the sessions to the engine.
+
+    Returns:
+      What their users saw; each step, and the seconds it took; cores that other processes kept busy meanwhile.
+    """
+    recorders: list[StepRecorder] = []
+
+    def record(engine: Engine) -> Engine:
+        recorders.append(StepRecorder(engine if paced_by is None else PacedEngine(engine, paced_by)))
+        return recorders[-1]
+
+    async with EngineTarget(config, wrap_engine=record) as target:
+        others = ForeignCores()
+        with progress.of(planned):
+            measured = await run_replay(planned, target, asyncio.Event(), progress.on_event)
+        foreign_cores = others.average()
+    return measured, recorders[0].steps, foreign_cores
+
+
+def run_load(
+    load: Load, profile: Profile, tokens: TokenSource, seed: int, out: Path, console: Console, *, is_paced: bool
+) -> Outcome:
+    """Runs one load through both."""
+    planned = plan(make_trace(load, profile, tokens, seed), seed)
+    blocks = pool_blocks(load, planned, profile)
+    simulation = SimulationConfig(
+        kv_blocks=blocks,
+        host_bytes=HOST_KV_BYTES,
+        token_budget=TOKEN_BUDGET,
+        max_batch=MAX_BATCH,
+        max_model_len=longest_tokens(profile),
+    )
+    config = ServeConfig(
+        model=MODEL,
+        kv_blocks=blocks,
+        block_size=profile.memory.block_tokens,
+        token_budget=TOKEN_BUDGET,
+        max_batch=MAX_BATCH,
+        max_model_len=longest_tokens(profile),
+        policy=simulation.policy,
+        preemption=simulation.preemption,
+        host_kv_gib=HOST_KV_BYTES / 2**30,
+        idle_timeout_s=600.0,
+        profile_dir=out / "profiles",
+    )
+    simulated = simulate(planned, make_server(simulation, profile, len(planned)))
+    progress = ReplayProgress(console, load.name)
+    measured, steps, foreign_cores = asyncio.run(run_engine(planned, config, progress, profile if is_paced else None))
+    gc.collect()  # the weights: cycles keep them
+    return Outcome(
+        load=load.name,
+        sessions=len(planned),
+        pool_blocks=blocks,
+        engine=measured.sessions,
+        simulated=simulated.measured.sessions,
+        steps=[(plan.shape, profile.step_s(plan), seconds) for plan, seconds in steps],
+        simulated_steps=simulated.counters.steps,
+        foreign_cores=foreign_cores,
+    )
+
+
+@click.command(help=__doc__)
+@click.option("--profile", "profile_name", help="Name or file of a measured profile.  [default: measures one]")
+@click.option("--load", "names", multiple=True, type=click.Choice([load.name for load in LOADS]), help="[default: all]")
+@click.option("--seed", default=3, show_default=True, help="Of the sessions.")
+@click.option("--paced", is_flag=True, help="Run an engine that takes what the profile says.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write figures here.")
+@click.option(
+    "--out", default=Path("out/fidelity"), show_default=True, type=click.Path(file_okay=False, path_type=Path)
+)
+def main(
+    profile_name: str | None, names: tuple[str, ...], seed: int, paced: bool, json_file: Path | None, out: Path
+) -> None:
+    """Runs everything and prints tables."""
+    console = Console(width=140)
+    out.mkdir(parents=True, exist_ok=True)
+    profile = find_profile(profile_name or measure(out / "profile.json"))
+    tokens = make_source()
+    outcomes = []
+    for load in LOADS:
+        if not names or load.name in names:
+            outcomes.append(run_load(load, profile, tokens, seed, out, console, is_paced=paced))
+            print_outcome(console, outcomes[-1])
+    figures = {"profile": profile.name, "hardware": profile.hardware, "loads": [each.to_json() for each in outcomes]}
+    (json_file or out / "fidelity.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    draw(outcomes, out / "fidelity.png")
+    console.print(verdict(outcomes), highlight=False)
+
+
+def measure(path: Path) -> str:
+    """Measures this machine as `s2l profile measure` does, with contexts as long as the sessions'."""
+    options = ("--model", MODEL, "--max-model-len", str(2 * LONGEST), "--budget-s", str(MEASURE_S), "--out", str(path))
+    measure_command.main(options, standalone_mode=False)
+    gc.collect()
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()
