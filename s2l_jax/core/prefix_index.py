@@ -15,7 +15,9 @@ from s2l_jax.core.tokens import common_prefix
 
 _MOST_COMPARED = 4
 _TOKEN_BYTES = 4
-_NONE: dict[bytes, dict[int, None]] = {}
+
+type Siblings = dict[bytes, dict[int, None]]
+"""Blocks behind one parent, by their first token."""
 
 
 class PrefixIndex:
@@ -23,7 +25,7 @@ class PrefixIndex:
 
     def __init__(self) -> None:
         self._blocks: dict[BlockKey, int] = {}
-        self._children: dict[BlockKey, dict[bytes, dict[int, None]]] = {}
+        self._children: dict[BlockKey, int | Siblings] = {}  # most parents have one child
         self._entries: dict[int, tuple[BlockKey, BlockKey | None, bytes]] = {}
 
     def __len__(self) -> int:
@@ -49,7 +51,13 @@ class PrefixIndex:
                 return False
             self._blocks[key] = block
         self._entries[block] = parent, key, tokens
-        self._children.setdefault(parent, {}).setdefault(tokens[:_TOKEN_BYTES], {})[block] = None
+        siblings = self._children.get(parent)
+        if siblings is None:
+            self._children[parent] = block
+            return True
+        if isinstance(siblings, int):
+            siblings = self._children[parent] = {self._entries[siblings][2][:_TOKEN_BYTES]: {siblings: None}}
+        siblings.setdefault(tokens[:_TOKEN_BYTES], {})[block] = None
         return True
 
     def remove(self, block: int) -> None:
@@ -60,11 +68,15 @@ class PrefixIndex:
         parent, key, tokens = entry
         if key is not None:
             del self._blocks[key]
-        children, first = self._children[parent], tokens[:_TOKEN_BYTES]
-        del children[first][block]
-        if not children[first]:
-            del children[first]
-            if not children:
+        siblings = self._children[parent]
+        if isinstance(siblings, int):
+            del self._children[parent]
+            return
+        first = tokens[:_TOKEN_BYTES]
+        del siblings[first][block]
+        if not siblings[first]:
+            del siblings[first]
+            if not siblings:
                 del self._children[parent]
 
     def goes_on(self, parent: BlockKey) -> bool:
@@ -89,10 +101,11 @@ class PrefixIndex:
           The block and how many tokens match; `(-1, 0)` if none does. Only the youngest few are compared.
         """
         best, matched = -1, 0
-        siblings = self._children.get(parent, _NONE).get(tokens[:1].tobytes())
+        siblings = self._children.get(parent)
         if siblings is None:
             return best, matched
-        for block in islice(reversed(siblings), _MOST_COMPARED):
+        alike = (siblings,) if isinstance(siblings, int) else siblings.get(tokens[:1].tobytes(), ())
+        for block in islice(reversed(alike), _MOST_COMPARED):
             common = common_prefix(np.frombuffer(self._entries[block][2], np.int32), tokens)
             if common > matched:
                 best, matched = block, common
