@@ -20,6 +20,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cost_profiles.catalog import find_profile
 from s2l_jax.core.config import PREEMPTION_MODES, SchedulerConfig
 from s2l_jax.core.costs import PhysicalCosts
 from s2l_jax.core.policy import POLICIES
@@ -52,7 +53,7 @@ class Machine:
       qps: loads that are worth a look, by workload.
     """
 
-    costs: PhysicalCosts
+    costs: CostModel
     token_budget: int
     max_batch: int
     token_scale: float
@@ -62,27 +63,7 @@ class Machine:
     qps: dict[str, tuple[float, ...]]
 
 
-# Llama-3.1-8B in bfloat16 on two H200 with tensor parallelism. Data sheet (NVIDIA H200 SXM): 989 dense bf16 TFLOP/s
-# and 4.8 TB/s per GPU, PCIe Gen5 x16 (64 GB/s). A token costs 16.1 GFLOP in matrices: 14 us at 58% of peak. A pair of
-# attended tokens costs 4 * 4096 FLOP in each of 32 layers: 0.6 ns at 44%. A step reads 16 GB of weights (1.7 ms) and
-# spends as much again on the host. KV of a token is 128 KiB, read at 60% of bandwidth; a block of 16 is 2 MiB, half of
-# it on each GPU, copied at 25 GB/s a GPU. Check: TTFT in seconds as Stream2LLM published it for its default scheduler,
-# and simulated with 1000 sessions and an ample pool:
-#   QPS 1 waiting    P50 0.131, simulated 0.138   P95 1.04, 0.98   P99 2.09, 1.16
-#   QPS 1 streaming  P50 0.030,           0.019   P95 0.27, 0.21   P99 0.67, 0.43
-#   QPS 4 waiting    P50 0.752,           0.682   P95 4.34, 3.58   P99 5.40, 4.52
-#   QPS 4 streaming  P50 0.072,           0.075   P95 1.96, 1.53   P99 4.45, 4.34
-H200_8B = PhysicalCosts(
-    step_s=4e-3,
-    token_s=14e-6,
-    attended_s=0.6e-9,
-    decode_s=20e-6,
-    decode_context_s=2.3e-8,
-    swap_out_s=1e-4,
-    swap_out_block_s=4e-5,
-    swap_in_s=1e-4,
-    swap_in_block_s=4e-5,
-)
+H200_8B = find_profile("h200-tp2-llama3.1-8b").costs
 MACHINES = {
     "cpu": Machine(PhysicalCosts(), 512, 32, 1 / 16, 4.0, 2048, 16, {"crawler": (0.5, 0.8), "anns": (0.3, 0.5)}),
     "h200": Machine(H200_8B, 2048, 256, 1.0, 1.0, 40_000, 1, {"crawler": (1.0, 4.0), "anns": (1.0, 2.0)}),
