@@ -90,6 +90,6 @@ def describe_engines(profiles: Sequence[Profile], server: Server, simulated: Sim
             "kv_blocks": scheduler.config.num_blocks,
             "kv_peak_blocks": max((step.held_blocks for step in steps), default=0),
             "busy_share": sum(step.duration_s for step in steps) / wall_s,
-            "copy_share": sum(step.duration_s - step.compute_s for step in steps) / wall_s,
+            "copy_share": max(0.0, sum(step.duration_s - step.compute_s for step in steps)) / wall_s,
         }
     return {"engines": engines}
