@@ -9,9 +9,9 @@
 
 Sessions like those of Stream2LLM's crawler, many times shorter and slower, made of passages of the Python
 documentation, are streamed to smollm2-135m in this process, and to the simulator with a measured profile: the same
-scheduler, with the same limits. Loads are shares of what the profile says the machine can do if each session were
-served alone. Under memory pressure the KV pool is a quarter of what the load wants: of the most tokens of context that
-are open at once.
+scheduler, with the same limits and costs. Loads are shares of what the profile says the machine can do if each session
+were served alone. Under memory pressure the KV pool is a quarter of what the load wants: of the most tokens of context
+that are open at once.
 
 Prints mean and percentiles of TTFT (from the last chunk) and of TPOT, engine against simulator, and what the profile
 says of every step that the engine ran. Writes fidelity.json and fidelity.png. Wants a quiet machine.
@@ -124,7 +124,12 @@ def longest_tokens(profile: Profile) -> int:
 
 
 async def run_engine(
-    planned: Sequence[PlannedSession], config: ServeConfig, progress: ReplayProgress, paced_by: Profile | None
+    planned: Sequence[PlannedSession],
+    config: ServeConfig,
+    profile: Profile,
+    progress: ReplayProgress,
+    *,
+    is_paced: bool,
 ) -> tuple[Measured, list[tuple[StepPlan, float]], float]:
     """Sends the sessions to the engine.
 
@@ -134,10 +139,10 @@ async def run_engine(
     recorders: list[StepRecorder] = []
 
     def record(engine: Engine) -> Engine:
-        recorders.append(StepRecorder(engine if paced_by is None else PacedEngine(engine, paced_by)))
+        recorders.append(StepRecorder(PacedEngine(engine, profile) if is_paced else engine))
         return recorders[-1]
 
-    async with EngineTarget(config, wrap_engine=record) as target:
+    async with EngineTarget(config, wrap_engine=record, costs=profile.costs) as target:
         others = ForeignCores()
         with progress.of(planned):
             measured = await run_replay(planned, target, asyncio.Event(), progress.on_event)
@@ -146,7 +151,7 @@ async def run_engine(
 
 
 def run_load(
-    load: Load, profile: Profile, tokens: TokenSource, seed: int, out: Path, console: Console, *, is_paced: bool
+    load: Load, profile: Profile, tokens: TokenSource, seed: int, console: Console, *, is_paced: bool
 ) -> Outcome:
     """Runs one load through both."""
     planned = plan(make_trace(load, profile, tokens, seed), seed)
@@ -169,11 +174,10 @@ def run_load(
         preemption=simulation.preemption,
         host_kv_gib=HOST_KV_BYTES / 2**30,
         idle_timeout_s=600.0,
-        profile_dir=out / "profiles",
     )
     simulated = simulate(planned, make_server(simulation, profile, len(planned)))
     progress = ReplayProgress(console, load.name)
-    measured, steps, foreign_cores = asyncio.run(run_engine(planned, config, progress, profile if is_paced else None))
+    measured, steps, foreign_cores = asyncio.run(run_engine(planned, config, profile, progress, is_paced=is_paced))
     gc.collect()  # the weights: cycles keep them
     return Outcome(
         load=load.name,
@@ -207,7 +211,7 @@ def main(
     outcomes = []
     for load in LOADS:
         if not names or load.name in names:
-            outcomes.append(run_load(load, profile, tokens, seed, out, console, is_paced=paced))
+            outcomes.append(run_load(load, profile, tokens, seed, console, is_paced=paced))
             print_outcome(console, outcomes[-1])
     figures = {"profile": profile.name, "hardware": profile.hardware, "loads": [each.to_json() for each in outcomes]}
     (json_file or out / "fidelity.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

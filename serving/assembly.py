@@ -104,7 +104,11 @@ def scheduler_config(config: ServeConfig, built: Built) -> SchedulerConfig:
 
 
 def assemble(
-    config: ServeConfig, progress: Progress | None = None, *, wrap_engine: Callable[[Engine], Engine] | None = None
+    config: ServeConfig,
+    progress: Progress | None = None,
+    *,
+    wrap_engine: Callable[[Engine], Engine] | None = None,
+    costs: CostModel | None = None,
 ) -> Assembly:
     """Loads the model, compiles all that traffic needs, and starts the engine thread.
 
@@ -112,6 +116,7 @@ def assemble(
       config: what is served.
       progress: told how far it is.
       wrap_engine: given the engine, returns what is used in its place, to watch it.
+      costs: what the scheduler reckons with; None takes what was measured on this machine, or measures it now.
 
     Raises:
       InvalidArgument: model, limits and machine do not go together; the message says what to change.
@@ -121,13 +126,15 @@ def assemble(
         raise InvalidArgument(f"--policy is {config.policy!r}, but must be one of {', '.join(sorted(POLICIES))}")
     built = build(config, report)
     model, sizes = built.model, built.sizes
-    engine, costs = machine_costs(
-        built.engine,
-        sizes,
-        _profile_key(model, sizes),
-        config.profile_dir,
-        lambda done: report("measure", done, 1, ""),
-    )
+    engine: Engine = built.engine
+    if costs is None:
+        engine, costs = machine_costs(
+            built.engine,
+            sizes,
+            _profile_key(model, sizes),
+            config.profile_dir,
+            lambda done: report("measure", done, 1, ""),
+        )
     if wrap_engine is not None:
         engine = wrap_engine(engine)
     scheduler = Scheduler(scheduler_config(config, built), costs)

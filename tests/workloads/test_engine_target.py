@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from s2l_jax.core.costs import PhysicalCosts, StepShape
+from s2l_jax.engine.engine import JaxEngine
 from serving.config import ServeConfig
 from workloads.replay.engine_target import EngineTarget
 from workloads.replay.job import ReplayConfig, run_job
@@ -62,6 +63,23 @@ def test_the_scheduler_reckons_with_what_was_measured_here(engine):
     work = StepShape(prefill_tokens=16, attended_tokens=128.0)
     assert 0 < engine.costs.step(work) != PhysicalCosts().step(work)
     assert engine.costs.swap_out(4) > 0 < engine.costs.swap_in(4)
+
+
+def test_costs_that_are_given_are_taken_and_nothing_is_measured():
+    engines = []
+
+    def watch(engine):
+        engines.append(engine)
+        return engine
+
+    costs = PhysicalCosts(token_s=0.5)
+
+    async def run():
+        async with EngineTarget(CONFIG, wrap_engine=watch, costs=costs) as target:
+            return target.costs, target._assembly.orchestrator._registry._scheduler.costs
+
+    assert asyncio.run(run()) == (costs, costs)
+    assert isinstance(engines[0], JaxEngine), "not one that measures after its warm-up"
 
 
 def test_what_is_interrupted_holds_nothing(engine, make_trace):

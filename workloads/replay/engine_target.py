@@ -34,6 +34,7 @@ class EngineTarget:
         progress: AssemblyProgress | None = None,
         *,
         wrap_engine: Callable[[Engine], Engine] | None = None,
+        costs: CostModel | None = None,
     ) -> None:
         """Loads nothing yet.
 
@@ -41,15 +42,19 @@ class EngineTarget:
           config: what to run.
           progress: told how far loading and compiling are.
           wrap_engine: as `assemble`.
+          costs: as `assemble`.
         """
         self.name = "engine"
         self._config = config
         self._progress = progress
         self._wrap_engine = wrap_engine
+        self._given_costs = costs
         self._assembly: Assembly
 
     async def __aenter__(self) -> Self:
-        self._assembly = await asyncio.to_thread(assemble, self._config, self._progress, wrap_engine=self._wrap_engine)
+        self._assembly = await asyncio.to_thread(
+            assemble, self._config, self._progress, wrap_engine=self._wrap_engine, costs=self._given_costs
+        )
         return self
 
     async def __aexit__(
