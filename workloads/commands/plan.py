@@ -144,18 +144,21 @@ def _row(profile: "Profile", answer: "Answer | str", price: float | None) -> dic
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
+    """Those that meet the objectives, cheapest first; without prices, with the fewest devices first."""
     from workloads.report.table import format_seconds
 
+    has_prices = any(row["price_per_hour"] is not None for row in rows)
+    columns = ["replicas", "chips", *(["price/h"] if has_prices else []), "TTFT P50", "P95", "P99", "busy", "KV, GiB"]
     table = Table(header_style="bold", box=None)
     table.add_column("profile", no_wrap=True)
-    for column in ("replicas", "devices", "price/h", "TTFT P50", "P95", "P99", "busy", "KV peak"):
-        table.add_column(column, justify="right")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         if not row["replicas"]:
             continue
-        price = "–" if row["price_per_hour"] is None else f"{row['price_per_hour']:.2f}"
-        waits = [format_seconds(row["ttft_final_s"][name]) for name in ("p50", "p95", "p99")]
-        kv = f"{row['kv_peak_share']:.0%}, {row['kv_peak_gib']:.0f} GiB"
-        counts = (str(row["replicas"]), str(row["devices"]))
-        table.add_row(row["profile"], *counts, price, *waits, f"{row['busy_share']:.0%}", kv)
+        cells = [str(row["replicas"]), str(row["devices"])]
+        if has_prices:
+            cells.append("–" if row["price_per_hour"] is None else f"{row['price_per_hour']:.2f}")
+        cells += [format_seconds(row["ttft_final_s"][name]) for name in ("p50", "p95", "p99")]
+        table.add_row(row["profile"], *cells, f"{row['busy_share']:.0%}", f"{row['kv_peak_gib']:.0f}")
     return table
