@@ -1,12 +1,12 @@
 # `make demo` and `make test` need nothing before them: both set up what they need, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format law bench study clean
+.PHONY: help setup demo test lint format law bench study study-scale clean
 
 export PYTHON
 PY := .venv/bin/python
 
 help:  ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## Make .venv with all dependencies and the model (once)
 	@tools/setup.sh
@@ -36,6 +36,10 @@ bench: setup  ## Measure prefill and decode beside other engines (downloads them
 study: setup  ## Simulate the evaluation of Stream2LLM on two H200, into docs/study (a quarter of an hour on two cores)
 	@.venv/bin/s2l sweep docs/study/study.toml --out out/study
 	@$(PY) benchmarks/study.py out/study docs/study
+
+study-scale: setup  ## Simulate 100,000 crawls on 56 to 112 replicas, into docs/study
+	@.venv/bin/s2l sweep docs/study/scale.toml --out out/scale
+	@$(PY) benchmarks/study.py out/scale docs/study --name scale
 
 clean:  ## Remove .venv and all output
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis s2l_jax.egg-info

@@ -1,8 +1,10 @@
 """Turns the results of `s2l sweep docs/study/study.toml` into the pages of docs/study.
 
     python benchmarks/study.py out/study docs/study
+    python benchmarks/study.py out/scale docs/study --name scale
 
-Writes results.md (tables, findings), a picture for each grid, and results.json. Run it by `make study`.
+Writes results.md (tables, findings), a picture for each grid, and results.json. Run it by `make study`; `--name` names
+the files of another sweep.
 """
 
 import json
@@ -67,6 +69,20 @@ def table(group: Group) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
 
 
+def scale_table(results: Sequence[CellResult]) -> Iterator[str]:
+    """What more replicas of one load buy."""
+    yield "| replicas | chips | chips a question a second | P50 | P95 | P99 | P99.9 | busy | KV peak |"
+    yield "|--:" * 9 + "|"
+    for result in results:
+        cell = result.cell
+        chips = cell.replicas * find_profile(cell.profile).devices
+        waits = " | ".join(format_seconds(value_s(result, figure)) for figure in FIGURES)
+        yield (
+            f"| {cell.replicas} | {chips} | {chips / cell.qps:.2f} | {waits} | {result.busy_share:.0%} | "
+            f"{result.kv_peak_share:.0%} |"
+        )
+
+
 def worse_than_waiting(group: Group) -> Iterator[str]:
     """Where streaming under `s2l` is later than waiting, under the same policy or under `default_vllm`."""
     for (mode, policy, preemption), result in group.items():
@@ -114,26 +130,38 @@ def findings(grids: dict[str, list[CellResult]]) -> Iterator[str]:
         yield ""
 
 
+def is_compared(results: Sequence[CellResult]) -> bool:
+    """True if ways of serving are compared, and not numbers of replicas."""
+    return len({result.cell.replicas for result in results}) == 1
+
+
 def page(grids: dict[str, list[CellResult]], commit: str) -> Iterator[str]:
     results = [result for some in grids.values() for result in some]
     seeds = sorted({result.cell.seed for result in results})
     took_s = sum(result.took_s for result in results)
     yield "# Results of the study\n"
     yield (
-        f"Made by `make study` at commit {commit}, seed {', '.join(map(str, seeds))}: {len(results)} simulations, "
-        f"{took_s / 60:.0f} minutes of one core. Seconds count from the last chunk of context to the first token. "
-        "Speed-ups are over waiting, and over streaming, both under `default_vllm` with the same preemption; above 1 "
-        "is sooner. What it means stands in [README.md](README.md).\n"
+        f"Made by `s2l sweep` and `benchmarks/study.py` at commit {commit}, seed {', '.join(map(str, seeds))}: "
+        f"{len(results)} simulations, {took_s / 60:.0f} minutes of one core. Seconds count from the last chunk of context "
+        "to the first token. Speed-ups are over waiting, and over streaming, both under `default_vllm` with the same "
+        "preemption; above 1 is sooner. What it means stands in [README.md](README.md).\n"
     )
     for name in dict.fromkeys(result.cell.profile for result in results):
         profile = find_profile(name)
         parts = ", ".join(f"{part} {about.provenance}" for part, about in profile.parts.items())
         yield f"Profile `{name}`: {profile.hardware}; {parts}.\n"
-    yield "## Findings\n"
-    yield from findings(grids)
+    compared = {grid: some for grid, some in grids.items() if is_compared(some)}
+    if compared:
+        yield "## Findings\n"
+        yield from findings(compared)
     for grid, some in grids.items():
         yield f"## {grid}\n"
         yield f"![TTFT by percentile, a curve or point for each policy and mode]({grid}.png)\n"
+        if grid not in compared:
+            yield f"{some[0].cell.sessions:,} sessions, {some[0].cell.qps:g} a second\n"
+            yield from scale_table(some)
+            yield ""
+            continue
         for load, group in groups(some).items():
             yield f"### {grid}, {load}\n"
             yield from table(group)
@@ -143,7 +171,8 @@ def page(grids: dict[str, list[CellResult]], commit: str) -> Iterator[str]:
 @click.command(help=(__doc__ or "").replace("\n\n    python", "\n\n\b\n    python", 1))
 @click.argument("sweep", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-def main(sweep: Path, out: Path) -> None:
+@click.option("--name", default="results", show_default=True, help="Of the page and the JSON file.")
+def main(sweep: Path, out: Path, name: str) -> None:
     """Writes the pages."""
     results = read_results(sweep)
     grids = by_grid(results)
@@ -151,10 +180,10 @@ def main(sweep: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for grid, some in grids.items():
         save_png(sweep_figure(some), out / f"{grid}.png")
-    (out / "results.md").write_text("\n".join(page(grids, commit.stdout.strip())) + "\n", encoding="utf-8")
+    (out / f"{name}.md").write_text("\n".join(page(grids, commit.stdout.strip())) + "\n", encoding="utf-8")
     lines = [json.dumps(result.to_json()) for result in results]
-    (out / "results.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    click.echo(f"{out}/results.md: {len(results)} cells")
+    (out / f"{name}.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    click.echo(f"{out}/{name}.md: {len(results)} cells")
 
 
 if __name__ == "__main__":
