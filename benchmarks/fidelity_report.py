@@ -123,12 +123,12 @@ def step_errors(steps: Iterable[tuple[StepShape, float, float]]) -> dict[str, St
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
     """All tables of one load."""
-    table = Table(
-        title=f"{outcome.load}: {outcome.sessions} sessions, pool of {outcome.pool_blocks} blocks, "
+    console.print(
+        f"{outcome.load}: {outcome.sessions} sessions, pool of {outcome.pool_blocks} blocks, "
         f"{outcome.foreign_cores:.2f} cores busy with other things",
-        title_justify="left",
+        highlight=False,
     )
-    table.add_column("")
+    table = Table("")
     for column in ("engine", "simulated", "error", f"within {GOAL:.0%}"):
         table.add_column(column, justify="right")
     for figures in outcome.figures():
@@ -141,8 +141,8 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
             style=None if figures.is_within else "red",
         )
     console.print(table)
-    steps = Table(title="the engine's own steps, as the profile has them", title_justify="left")
-    steps.add_column("step")
+    console.print("the engine's own steps, as the profile has them", highlight=False)
+    steps = Table("step")
     for column in ("count", "took", "total error", "median", "P90", "worst"):
         steps.add_column(column, justify="right")
     for kind, errors in step_errors(outcome.steps).items():
@@ -177,11 +177,12 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
             ("simulated", outcome.simulated, COLOURS[1], "--"),
         ):
             values_s = np.sort([row.ttft_final_s for row in rows if row.ttft_final_s is not None])
-            shares = np.arange(1, len(values_s) + 1) / len(values_s)
-            axes.step(values_s, shares, color=colour, ls=line, where="post", lw=2, label=label)
+            shares = np.arange(len(values_s) + 1) / len(values_s)
+            axes.step(np.append(values_s[:1], values_s), shares, color=colour, ls=line, where="post", lw=2, label=label)
         axes.set_title(outcome.load, fontsize=10, loc="left")
         axes.set_xlabel("TTFT from the last chunk, seconds")
         axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
     figure.axes[0].set_ylabel("share of sessions")
     figure.axes[0].legend(frameon=False, loc="lower right")
     save_png(figure, path)
