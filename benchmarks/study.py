@@ -143,8 +143,8 @@ def page(grids: dict[str, list[CellResult]], commit: str) -> Iterator[str]:
     yield (
         f"Made by `s2l sweep` and `benchmarks/study.py` at commit {commit}, seed {', '.join(map(str, seeds))}: "
         f"{len(results)} simulations, {took_s / 60:.0f} minutes of one core. Seconds count from the last chunk of "
-        "context to the first token. Speed-ups are over waiting, and over streaming, both under `default_vllm` with the "
-        "same preemption; above 1 is sooner. What it means stands in [README.md](README.md).\n"
+        "context to the first token. Speed-ups are over waiting, and over streaming, both under `default_vllm` with "
+        "the same preemption; above 1 is sooner. What it means stands in [README.md](README.md).\n"
     )
     for name in dict.fromkeys(result.cell.profile for result in results):
         profile = find_profile(name)
