@@ -15,8 +15,10 @@ PERCENTILES = ("p50", "p95", "p99")
 _NUMERIC = ("qps", "replicas", "kv_share", "token_budget", "delay", "host_gib", "sessions", "max_batch", "token_scale")
 _LOAD = ("profile", "generate", "workload", "delay", "qps", "replicas", "sessions", "token_scale", "max_tokens", "seed")
 _SERVED = ("mode", "policy", "preemption", "kv_share", "host_gib", "token_budget", "max_batch")
-_MARKS = {"stream": ("-", "o"), "wait": ("--", "s")}
+_LINES = {"stream": "-", "wait": "--"}
+_MARKS = {"stream": "o", "wait": "s"}
 _LABELS = {"qps": "questions per second", "replicas": "replicas", "kv_share": "KV's share of memory"}
+_SPREAD = 0.7  # of the room of one policy, which its marks share
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,52 +26,46 @@ class Layout:
     """How a grid's results are laid out.
 
     Attributes:
-      x: the field along the horizontal axis; empty if nothing that is a number varies.
+      x: the field along the horizontal axis; `policy` if nothing that is a number varies.
       panels: names of the rows of panels, and their results.
+      telling: fields that tell one way of serving from another.
     """
 
     x: str
     panels: dict[str, list[CellResult]]
+    telling: tuple[str, ...]
+
+    def series(self, result: CellResult) -> str:
+        """The way of serving, in words."""
+        return _describe(result, self.telling) or result.cell.policy
+
+    def kind(self, result: CellResult) -> str:
+        """The way of serving but its mode."""
+        return _describe(result, [name for name in self.telling if name != "mode"])
 
 
 def layout_of(results: Sequence[CellResult]) -> Layout:
-    """The number that varies most goes along the axis; what else of the load varies makes rows of panels."""
+    """The number that varies most goes along the axis, else the policy; what else of the load varies makes panels."""
     varying = _varying(results)
     numeric = {name: len(varying[name]) for name in _NUMERIC if name in varying}
-    x = max(numeric, key=lambda name: numeric[name]) if numeric else ""
+    x = max(numeric, key=lambda name: numeric[name]) if numeric else "policy"
+    load = [name for name in _LOAD if name in varying and name != x]
     panels: dict[str, list[CellResult]] = {}
     for result in results:
-        panels.setdefault(_describe(result, [name for name in _LOAD if name in varying and name != x]), []).append(
-            result
-        )
-    return Layout(x, panels)
-
-
-def series_name(result: CellResult, results: Sequence[CellResult], x: str) -> str:
-    """What tells a way of serving from the others in these results."""
-    varying = _varying(results)
-    return _describe(result, [name for name in _SERVED if name in varying and name != x]) or result.cell.policy
+        panels.setdefault(_describe(result, load), []).append(result)
+    return Layout(x, panels, tuple(name for name in _SERVED if name in varying and name != x))
 
 
 def sweep_figure(results: Sequence[CellResult]) -> Figure:
     """TTFT from the last chunk at P50, P95 and P99, a row of panels for each load, a curve for each way of serving."""
     layout = layout_of(results)
-    names = list(dict.fromkeys(series_name(result, results, layout.x) for result in results))
-    colour_of = _colours(results, names, layout.x)
     rows = len(layout.panels)
     figure = Figure(figsize=(10.5, 0.9 + 2.7 * rows), layout="constrained")
     grid = figure.subplots(rows, len(PERCENTILES), sharex=True, squeeze=False)
+    colour_of = _colours(results, layout)
     for line, (panel, some) in zip(grid, layout.panels.items(), strict=True):
         for axes, percentile in zip(line, PERCENTILES, strict=True):
-            for name in names:
-                _draw(
-                    axes,
-                    [r for r in some if series_name(r, results, layout.x) == name],
-                    layout.x,
-                    percentile,
-                    colour_of,
-                    name,
-                )
+            _draw(axes, some, layout, percentile, colour_of)
             _dress(axes)
             axes.set_title(f"{panel}  {percentile.upper()}".strip(), fontsize=9, loc="left")
         line[0].set_ylabel("TTFT from the last chunk, s", fontsize=9)
@@ -80,19 +76,32 @@ def sweep_figure(results: Sequence[CellResult]) -> Figure:
     return figure
 
 
-def _draw(
-    axes: Axes, some: Sequence[CellResult], x: str, percentile: str, colour_of: dict[str, str], name: str
-) -> None:
-    points = [
-        (getattr(result.cell, x) if x else 0.0, value_s)
-        for result in some
-        if (value_s := result.ttft_final_s[percentile]) is not None
-    ]
-    if not points:
-        return
-    points.sort()
-    line, mark = _MARKS[some[0].cell.mode]
-    axes.plot(*zip(*points, strict=True), ls=line, marker=mark, ms=3.5, lw=1.4, color=colour_of[name], label=name)
+def _draw(axes: Axes, some: Sequence[CellResult], layout: Layout, percentile: str, colour_of: dict[str, str]) -> None:
+    series: dict[str, list[CellResult]] = {}
+    for result in some:
+        series.setdefault(layout.series(result), []).append(result)
+    policies = list(dict.fromkeys(result.cell.policy for result in some))
+    by_policy = layout.x == "policy"
+    for number, (name, found) in enumerate(series.items()):
+        aside = _SPREAD * ((number + 0.5) / len(series) - 0.5)
+        points = [
+            (policies.index(result.cell.policy) + aside if by_policy else getattr(result.cell, layout.x), value_s)
+            for result in found
+            if (value_s := result.ttft_final_s[percentile]) is not None
+        ]
+        if points:
+            cell = found[0].cell
+            axes.plot(
+                *zip(*sorted(points), strict=True),
+                ls="" if by_policy else _LINES[cell.mode],
+                marker=_MARKS[cell.mode],
+                ms=5 if by_policy else 3.5,
+                lw=1.4,
+                color=colour_of[layout.kind(found[0])],
+                label=name,
+            )
+    if by_policy:
+        axes.set_xticks(range(len(policies)), policies, rotation=20)
 
 
 def _dress(axes: Axes) -> None:
@@ -104,15 +113,10 @@ def _dress(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _colours(results: Sequence[CellResult], names: Sequence[str], x: str) -> dict[str, str]:
-    """One colour for each way of serving but its mode, which the line shows."""
-    bare: dict[str, str] = {}
-    for result in results:
-        cell = result.cell
-        bare[series_name(result, results, x)] = f"{cell.policy} {cell.preemption} {cell.token_budget} {cell.kv_share}"
-    kinds = list(dict.fromkeys(bare.values()))
-    palette = dict(zip(kinds, colours(len(kinds)), strict=True))
-    return {name: palette[bare[name]] for name in names}
+def _colours(results: Sequence[CellResult], layout: Layout) -> dict[str, str]:
+    """One colour for each way of serving but its mode, which line and mark show."""
+    kinds = list(dict.fromkeys(layout.kind(result) for result in results))
+    return dict(zip(kinds, colours(len(kinds)), strict=True))
 
 
 def _varying(results: Sequence[CellResult]) -> dict[str, set[Any]]:

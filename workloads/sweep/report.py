@@ -1,6 +1,7 @@
 """One self-contained HTML page about a sweep."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -8,7 +9,7 @@ from markupsafe import Markup
 
 from workloads.report.plots import inline_svg, save_png
 from workloads.report.table import format_seconds
-from workloads.sweep.figures import PERCENTILES, layout_of, series_name, sweep_figure
+from workloads.sweep.figures import PERCENTILES, layout_of, sweep_figure
 from workloads.sweep.result import CellResult
 
 REPORT_FILE = "report.html"
@@ -46,9 +47,10 @@ def table_rows(results: Sequence[CellResult]) -> list[dict[str, str]]:
     rows = []
     for panel, some in layout.panels.items():
         for result in some:
-            base = _baseline(result, some, layout.x)
-            row = {"load": panel, layout.x or "load ": f"{getattr(result.cell, layout.x):g}" if layout.x else ""}
-            row |= {"served": series_name(result, results, layout.x)}
+            base = _baseline(result, some)
+            at = getattr(result.cell, layout.x)
+            row = {"load": panel, layout.x: at if isinstance(at, str) else f"{at:g}"}
+            row |= {"served": layout.series(result)}
             for name in (*PERCENTILES, "p999"):
                 value_s = result.ttft_final_s[name]
                 row[name.upper()] = _MISSING if value_s is None else format_seconds(value_s)
@@ -60,13 +62,10 @@ def table_rows(results: Sequence[CellResult]) -> list[dict[str, str]]:
     return rows
 
 
-def _baseline(result: CellResult, some: Sequence[CellResult], x: str) -> CellResult | None:
-    """Waiting under the artifact's default policy, with the same load."""
-    for other in some:
-        same_x = not x or getattr(other.cell, x) == getattr(result.cell, x)
-        if same_x and other.cell.mode == "wait" and other.cell.policy == "default_vllm":
-            return other
-    return None
+def _baseline(result: CellResult, some: Sequence[CellResult]) -> CellResult | None:
+    """Waiting under the artifact's default policy, with the same load, served alike otherwise."""
+    wanted = replace(result.cell, mode="wait", policy="default_vllm")
+    return next((other for other in some if other.cell == wanted), None)
 
 
 def _sooner(result: CellResult, base: CellResult | None, name: str) -> str:

@@ -8,9 +8,10 @@ from s2l_jax.core.errors import InvalidArgument
 from tests.workloads.test_simulate import PROFILE
 from workloads.commands.sweep import sweep
 from workloads.sweep.cell import Cell
-from workloads.sweep.figures import layout_of, series_name
+from workloads.sweep.figures import layout_of, sweep_figure
 from workloads.sweep.grid import cells_of, read_grids
 from workloads.sweep.replica import run_replica
+from workloads.sweep.report import table_rows
 from workloads.sweep.result import CellResult, merge
 from workloads.sweep.runner import forget, read_results, run_sweep
 
@@ -138,4 +139,29 @@ def test_the_number_that_varies_most_goes_along_the_axis(cell):
     layout = layout_of(results)
     assert layout.x == "qps"
     assert list(layout.panels) == ["delay 1", "delay 10"]
-    assert {series_name(some, results, "qps") for some in results} == {"s2l", "mcps"}
+    assert {layout.series(some) for some in results} == {"s2l", "mcps"}
+
+
+def test_policies_go_along_the_axis_where_no_number_varies(cell):
+    def result(**changes):
+        some = Cell(**{**cell.to_json(), **changes})
+        waits_s = {"mean": 1.0, "p50": 1.0, "p95": 2.0, "p99": 3.0, "p999": 4.0}
+        return CellResult(some, waits_s, waits_s, waits_s, 0, {}, {}, 0, 1, 0.0, 0.0, 0.0)
+
+    results = [
+        result(mode=mode, policy=policy, preemption=preemption)
+        for mode in ("wait", "stream")
+        for policy in ("default_vllm", "s2l")
+        for preemption in ("swap", "auto")
+    ]
+    layout = layout_of(results)
+    assert layout.x == "policy"
+    assert len({layout.series(some) for some in results}) == 4
+    axes = sweep_figure(results).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["default_vllm", "s2l"]
+    assert len({line.get_color() for line in axes.get_lines()}) == 2
+    rows = table_rows(results)
+    assert [(row["policy"], row["served"], row["P50 sooner"]) for row in rows][:2] == [
+        ("default_vllm", "wait swap", "1.00x"),
+        ("default_vllm", "wait auto", "1.00x"),
+    ]
