@@ -15,13 +15,18 @@ that are open at once.
 
 Prints mean and percentiles of TTFT (from the last chunk) and of TPOT, engine against simulator, and what the profile
 says of every step that the engine ran. Writes fidelity.json and fidelity.png. Wants a quiet machine.
+
+A shared machine is faster in one minute than in the next, by a third and more. So each load is simulated twice: with
+the profile as it is, and *at the run's speed*, all steps multiplied by one number, what the engine's steps took
+together over what the profile says of them. The first says how well a profile of another hour predicts, the second how
+well the simulator does once the machine's speed is known.
 """
 
 import asyncio
 import gc
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -176,16 +181,24 @@ def run_load(
         idle_timeout_s=600.0,
     )
     simulated = simulate(planned, make_server(simulation, profile, len(planned)))
+    server = make_server(simulation, profile, len(planned))
     progress = ReplayProgress(console, load.name)
     measured, steps, foreign_cores = asyncio.run(run_engine(planned, config, profile, progress, is_paced=is_paced))
     gc.collect()  # the weights: cycles keep them
+    predicted_s = [profile.step_s(plan) for plan, _ in steps]
+    slowness = sum(took_s for _, took_s in steps) / sum(predicted_s)
+    at_speed = simulate(planned, replace(server, step_s=lambda plan: slowness * profile.step_s(plan)))
     return Outcome(
         load=load.name,
         sessions=len(planned),
         pool_blocks=blocks,
         engine=measured.sessions,
         simulated=simulated.measured.sessions,
-        steps=[(plan.shape, profile.step_s(plan), seconds) for plan, seconds in steps],
+        slowness=slowness,
+        at_speed=at_speed.measured.sessions,
+        steps=[
+            (plan.shape, slowness * seconds, took_s) for (plan, took_s), seconds in zip(steps, predicted_s, strict=True)
+        ],
         simulated_steps=simulated.counters.steps,
         foreign_cores=foreign_cores,
     )
