@@ -62,7 +62,8 @@ def profile_of(subject: Subject, timed: Sequence[Timed], pace: Pace, latency_s: 
             copies.append(CopyPoint(trial.copy, trial.blocks, seconds))
     free = dict.fromkeys((name for name in PhysicalCosts.__slots__ if name != "token_s"), 0.0)
     copied = {point.kind for point in copies}
-    source = f"median of {pace.repeats} repeats on {subject.hardware}"
+    least = min(len(one.counted(pace.repeats)) for one in timed)
+    source = f"medians of {least} repeats or more on {subject.hardware}"
     parts = {name: Part("measured", source) for name in PARTS}
     if "handoff" in copied:
         parts["handoff"] = Part("measured", f"{source}; {_HANDOFF}")
@@ -89,8 +90,9 @@ def profile_of(subject: Subject, timed: Sequence[Timed], pace: Pace, latency_s: 
 def conditions(timed: Sequence[Timed], pace: Pace) -> Mapping[str, Any]:
     """When, with what, and how quiet it was; see `Profile.conditions`.
 
-    `foreign_cores` is how many cores other processes kept busy in the windows that count, `spread` how far the windows
-    of one trial lie apart: the largest over the least, less 1.
+    `windows` are those that count, of all trials together; `foreign_cores` is how many cores other processes kept busy
+    in these, and those with more than `QUIET_CORES` are `disturbed`; `spread` is how far the windows of one trial lie
+    apart: the largest over the least, less 1.
     """
     counted = [window for one in timed for window in one.counted(pace.repeats)]
     spreads = sorted(one.spread(pace.repeats) for one in timed)
@@ -98,10 +100,9 @@ def conditions(timed: Sequence[Timed], pace: Pace) -> Mapping[str, Any]:
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": {name: version(name) for name in _SOFTWARE} | {"python": platform.python_version()},
         "system": f"{platform.system()} {platform.machine()}",
-        "repeats": pace.repeats,
         "trials": len(timed),
-        "trials_never_quiet": sum(one.quiet < pace.repeats for one in timed),
-        "quiet_is_cores": QUIET_CORES,
+        "windows": len(counted),
+        "windows_disturbed": sum(window.foreign_cores > QUIET_CORES for window in counted),
         "foreign_cores_mean": round(statistics.fmean(window.foreign_cores for window in counted), 3),
         "foreign_cores_max": round(max(window.foreign_cores for window in counted), 3),
         "spread_median": round(statistics.median(spreads), 4),

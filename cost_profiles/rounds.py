@@ -89,7 +89,7 @@ class Pace:
       InvalidArgument: a value is out of range.
     """
 
-    repeats: int = 5
+    repeats: int = 3
     budget_s: float = 600.0
     seed: int = 0
 

@@ -11,7 +11,7 @@ from serving.config import ServeConfig
 
 @click.command(epilog="Example: s2l profile measure --model smollm2-135m --budget-s 600 --out out/this-machine.json")
 @engine_options
-@click.option("--repeats", default=5, show_default=True, help="Windows of each trial in which nothing else runs.")
+@click.option("--repeats", default=3, show_default=True, help="Windows of each trial in which nothing else runs.")
 @click.option("--budget-s", default=600.0, show_default=True, help="When to stop, however busy the machine was.")
 @click.option("--seed", default=0, show_default=True, help="Of the order of trials.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile's file.")

@@ -34,7 +34,8 @@ def test_a_profile_says_how_it_came_about():
     assert all(PROFILE.parts[name].r_squared > 0.5 for name in PARTS)
     assert PROFILE.parts["swap_in"].worst_error < 1e-6
     assert PROFILE.conditions["trials"] == len(grid(CONFIG)) == len(PROFILE.steps) + len(PROFILE.copies)
-    assert (PROFILE.conditions["foreign_cores_max"], PROFILE.conditions["trials_never_quiet"]) == (0.0, 0)
+    assert PROFILE.conditions["windows"] == 2 * PROFILE.conditions["trials"]
+    assert (PROFILE.conditions["foreign_cores_max"], PROFILE.conditions["windows_disturbed"]) == (0.0, 0)
     assert PROFILE.latency_s == 0.001
     assert Profile.from_json(json.loads(json.dumps(PROFILE.to_json()))) == PROFILE
 
