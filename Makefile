@@ -33,11 +33,11 @@ law: setup  ## Hunt for breaches of the law: 4,000 long runs on a fake engine, t
 bench: setup  ## Measure prefill and decode beside other engines (downloads them, takes many minutes)
 	@$(PY) benchmarks/engine_cpu.py
 
-study: setup  ## Simulate the evaluation of Stream2LLM on two H200, into docs/study (a quarter of an hour on two cores)
+study: setup  ## Simulate the evaluation of Stream2LLM on two H200, into docs/study (25 minutes on two cores)
 	@.venv/bin/s2l sweep docs/study/study.toml --out out/study
 	@$(PY) benchmarks/study.py out/study docs/study
 
-study-scale: setup  ## Simulate 100,000 crawls on 56 to 112 replicas, into docs/study
+study-scale: setup  ## Simulate 100,000 crawls on 56 to 80 replicas, into docs/study
 	@.venv/bin/s2l sweep docs/study/scale.toml --out out/scale
 	@$(PY) benchmarks/study.py out/scale docs/study --name scale
 

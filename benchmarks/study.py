@@ -93,7 +93,7 @@ def worse_than_waiting(group: Group) -> Iterator[str]:
             for figure in FIGURES:
                 ratio = value_s(result, figure) / value_s(wait, figure)
                 if ratio > 1:
-                    yield f"{NAMES[figure]}, {preemption}: {ratio:.2f} times waiting under {base}"
+                    yield f"{NAMES[figure]}, {preemption}: {ratio:.3f} times waiting under {base}"
 
 
 def not_the_best(group: Group) -> Iterator[str]:
@@ -110,7 +110,7 @@ def not_the_best(group: Group) -> Iterator[str]:
             best = min(others, key=lambda name: others[name])
             if value_s(result, figure) > NEAR * others[best]:
                 ratio = value_s(result, figure) / others[best]
-                yield f"{NAMES[figure]}, {preemption}: {ratio:.2f} times {best}"
+                yield f"{NAMES[figure]}, {preemption}: {ratio:.3f} times {best}"
 
 
 def findings(grids: dict[str, list[CellResult]]) -> Iterator[str]:
