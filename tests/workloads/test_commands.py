@@ -35,7 +35,7 @@ def test_replay_writes_a_folder_and_prints_a_table(run, trace_path, make_target,
     assert result.exit_code == 0, result.output
     assert "TTFT from last chunk, P50" in result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"summary.json", "sessions.parquet", "events.parquet", "report.html", "ttft.png"}
+    assert names == {"summary.json", "sessions.parquet", "events.parquet", "timeline.json", "report.html", "ttft.png"}
 
     result = run(replay, *arguments, "--mode", "wait", "--limit", "2", "--json")
     assert json.loads(result.stdout) | {"requests": 2, "mode": "wait", "qps": 50.0} == json.loads(result.stdout)

@@ -112,10 +112,11 @@ def replay(
 ) -> None:
     """Replay a trace in real time against a server, or simulated, which takes seconds.
 
-    Writes summary.json, sessions.parquet, events.parquet, ttft.png and report.html into the --out folder. A slow server
-    does not slow arrivals down. Ctrl-C stops early and keeps what was measured. Exits with 3 if sessions failed.
+    Writes summary.json, sessions.parquet, events.parquet, timeline.json (for ui.perfetto.dev), ttft.png and report.html
+    into the --out folder. A slow server does not slow arrivals down. Ctrl-C stops early and keeps what was measured.
+    Exits with 3 if sessions failed.
 
-    A simulation runs the real scheduler against a latency profile, and writes steps.parquet and timeline.json as well.
+    A simulation runs the real scheduler against a latency profile, and writes steps.parquet as well.
     """
     from workloads.replay.job import ReplayConfig, run_job
     from workloads.replay.progress import ReplayProgress

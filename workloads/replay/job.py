@@ -14,6 +14,7 @@ from workloads.replay.runner import run_replay
 from workloads.replay.schedule import Mode, plan_sessions
 from workloads.replay.summary import RunInfo, summarise, write_summary
 from workloads.replay.target import Target
+from workloads.replay.timeline import write_timeline
 from workloads.trace import Trace
 
 
@@ -50,7 +51,7 @@ async def run_job(
       trace: what to replay.
       target: where to.
       config: how.
-      folder: gets `summary.json`, `sessions.parquet`, `events.parquet`.
+      folder: gets `summary.json`, `sessions.parquet`, `events.parquet`, `timeline.json`.
       progress: shows how far it is.
       extra: called with the wall time in seconds when all is done; gives more to keep in the summary.
 
@@ -80,6 +81,7 @@ async def run_job(
     )
     summary = summarise(measured, run_info, before, after, extra(measured.wall_s) if extra else None)
     write_rows(folder, measured.sessions, measured.events)
+    write_timeline(folder, measured.sessions, [])
     write_summary(folder, summary)
     return summary
 
