@@ -10,6 +10,7 @@ from s2l_jax.engine.config import EngineConfig
 
 _COPIES: tuple[Copy, ...] = ("swap_out", "swap_in", "handoff")
 _COPIED_BLOCKS = (1, 4, 8, 16, 32, 64, 128)
+_BESIDE_BLOCKS = 32
 _LEAST_CHUNK_TOKENS = 2
 _FAR_SHARES = (1 / 8, 1 / 4, 1 / 2, 7 / 8)  # of the longest context
 _NEAR_TOKENS = 64
@@ -19,7 +20,7 @@ def grid(config: EngineConfig) -> list[Trial]:
     """All trials of an engine."""
     works = dict.fromkeys((*_prefills(config), *_decodes(config), *_mixed(config), *_samples(config)))
     steps = [Trial.of_work(work, config) for work in works if fits(work, config)]
-    return steps + copies(_COPIED_BLOCKS, _COPIES, config)
+    return steps + copies(_COPIED_BLOCKS, _COPIES, config) + _both(config)
 
 
 def _prefills(config: EngineConfig) -> Iterator[Work]:
@@ -65,6 +66,19 @@ def _samples(config: EngineConfig) -> Iterator[Work]:
         yield Work(samples=rows)
     yield Work(((64, 0),), samples=1)
     yield Work(((config.token_budget, 0),), samples=1)
+
+
+def _both(config: EngineConfig) -> list[Trial]:
+    """Steps with and without copies in either direction: do copies run beside the computation?"""
+    blocks = min(_BESIDE_BLOCKS, config.host_blocks, config.num_blocks)
+    near = _contexts(config)[0]
+    works = [Work(decodes=(_NEAR_TOKENS,), samples=1), Work(((64, near),)), Work(((256, near),))]
+    return [
+        Trial.of_both(work, "swap_out" if copied else "swap_in", count, config)
+        for work in works
+        if blocks and fits(work, config)
+        for copied, count in ((True, 0), (True, blocks), (False, blocks))
+    ]
 
 
 def _contexts(config: EngineConfig) -> list[int]:

@@ -3,7 +3,7 @@
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from cost_profiles.measurement import CopyPoint, StepPoint
 from cost_profiles.padding import Padding
 from cost_profiles.profile import PARTS, Part, Profile, ProfileMemory
-from cost_profiles.refit import refit
+from cost_profiles.refit import copy_seconds, refit
 from cost_profiles.rounds import QUIET_CORES, Pace, Timed
 from s2l_jax.core.costs import PhysicalCosts
 
@@ -56,6 +56,8 @@ def profile_of(subject: Subject, timed: Sequence[Timed], pace: Pace, latency_s: 
     steps, copies = [], []
     for one in timed:
         trial, seconds = one.trial, one.seconds(pace.repeats)
+        if trial.is_whole:
+            continue
         if trial.work is not None:
             steps.append(StepPoint(trial.work.shape, seconds, trial.work))
         elif trial.copy is not None:
@@ -84,7 +86,20 @@ def profile_of(subject: Subject, timed: Sequence[Timed], pace: Pace, latency_s: 
         copies=tuple(copies),
         conditions=conditions(timed, pace),
     )
-    return refit(raw, subject.padding)
+    fitted = refit(raw, subject.padding)
+    return replace(fitted, exposed_copies=_exposed_copies(timed, pace.repeats, fitted.costs))
+
+
+def _exposed_copies(timed: Sequence[Timed], repeats: int, costs: PhysicalCosts) -> float:
+    """By what share of its own time a copy makes a step longer: the median over steps; 0 without such steps."""
+    whole = [(one.trial, one.seconds(repeats)) for one in timed if one.trial.is_whole]
+    alone_s = {trial.work: seconds for trial, seconds in whole if not trial.blocks}
+    shares = [
+        (seconds - alone_s[trial.work]) / copy_seconds(costs, trial.copy, trial.blocks)
+        for trial, seconds in whole
+        if trial.blocks and trial.copy is not None
+    ]
+    return max(0.0, statistics.median(shares)) if shares else 0.0
 
 
 def conditions(timed: Sequence[Timed], pace: Pace) -> Mapping[str, Any]:

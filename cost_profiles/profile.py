@@ -124,6 +124,8 @@ class Profile:
       copies: measured copies.
       residuals: what a calibration was fitted to.
       padded: what steps cost as the engine pads them; None if that is not known, or nothing is padded.
+      exposed_copies: share of a copy's time by which it makes the step longer that it is in. 0: copies run beside the
+        computation, and only what outlasts it counts; about 1 on a CPU, which has nothing else to copy with.
       conditions: under which it was measured: when, with what software, how quiet the machine was.
     """
 
@@ -141,6 +143,7 @@ class Profile:
     copies: tuple[CopyPoint, ...] = ()
     residuals: tuple[Residual, ...] = ()
     padded: PaddedCosts | None = None
+    exposed_copies: float = 0.0
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -148,6 +151,8 @@ class Profile:
             raise InvalidArgument(f"parts are {', '.join(self.parts) or 'none'}, but must be {', '.join(PARTS)}")
         if not (math.isfinite(self.latency_s) and self.latency_s >= 0):
             raise InvalidArgument(f"latency_s is {self.latency_s!r}, but must be a number of seconds, 0 or more")
+        if not (math.isfinite(self.exposed_copies) and self.exposed_copies >= 0):
+            raise InvalidArgument(f"exposed_copies is {self.exposed_copies!r}, but must be a share, 0 or more")
         for name in ("devices", "max_model_len"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")

@@ -5,8 +5,8 @@ has been given.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from cost_profiles.measurement import Copy
 from cost_profiles.work import Work
@@ -22,19 +22,21 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """A step of some work, or a copy of some blocks.
+    """A step of some work, a copy of some blocks, or both in one step.
 
     Attributes:
       plans: what runs, one after the other; its seconds add up.
       copy: what is copied; None for a step.
       blocks: how many are copied.
       work: of a step.
+      is_whole: the step is timed as a whole, by the clock, with whatever the host does for it; a part of it is not.
     """
 
     plans: tuple[StepPlan, ...]
     copy: Copy | None = None
     blocks: int = 0
     work: Work | None = None
+    is_whole: bool = False
 
     @classmethod
     def of_work(cls, work: Work, config: EngineConfig) -> Self:
@@ -47,12 +49,19 @@ class Trial:
 
         A hand-off goes through host memory, as it has to between two engines that share nothing else.
         """
-        pages = tuple(HostCopy(BlockId(index), HostSlot(index), _EPOCH) for index in range(blocks))
+        pages = _pages(blocks)
         save, load = StepPlan(1, (), (), saves=pages), StepPlan(1, (), (), loads=pages)
         return cls({"swap_out": (save,), "swap_in": (load,), "handoff": (save, load)}[copy], copy, blocks)
 
+    @classmethod
+    def of_both(cls, work: Work, copy: Literal["swap_out", "swap_in"], blocks: int, config: EngineConfig) -> Self:
+        """A step that copies as well, or no block at all, timed as a whole; errors are those of `Work.plan`."""
+        pages = _pages(blocks)
+        saves, loads = (pages, ()) if copy == "swap_out" else ((), pages)
+        return cls((replace(work.plan(config), saves=saves, loads=loads),), copy, blocks, work, is_whole=True)
+
     def run(self, engine: Engine, now: Clock) -> float:
-        """Seconds that it takes, on the engine's own clock if it has one.
+        """Seconds that it takes; those of a part on the engine's own clock, if it has one.
 
         Raises:
           InternalError: a step failed.
@@ -61,7 +70,8 @@ class Trial:
         for plan in self.plans:
             began_s = now()
             timing = engine.execute(plan).timing
-            seconds += _part(timing, plan) or now() - began_s
+            part_s = 0.0 if self.is_whole else _part(timing, plan)
+            seconds += part_s or now() - began_s
         return seconds
 
 
@@ -76,6 +86,10 @@ def copies(counts: Sequence[int], kinds: Sequence[Copy], config: EngineConfig) -
     room = min(config.host_blocks, config.num_blocks)
     sizes = sorted({min(count, room) for count in counts}) if room else []
     return [Trial.of_copy(kind, blocks) for blocks in sizes for kind in kinds]
+
+
+def _pages(blocks: int) -> tuple[HostCopy, ...]:
+    return tuple(HostCopy(BlockId(index), HostSlot(index), _EPOCH) for index in range(blocks))
 
 
 def _part(timing: StepTiming, plan: StepPlan) -> float:

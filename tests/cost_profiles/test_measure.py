@@ -33,17 +33,23 @@ def test_a_profile_says_how_it_came_about():
     assert "host" in PROFILE.parts["handoff"].source
     assert all(PROFILE.parts[name].r_squared > 0.5 for name in PARTS)
     assert PROFILE.parts["swap_in"].worst_error < 1e-6
-    assert PROFILE.conditions["trials"] == len(grid(CONFIG)) == len(PROFILE.steps) + len(PROFILE.copies)
+    assert PROFILE.conditions["trials"] == len(grid(CONFIG)) > len(PROFILE.steps) + len(PROFILE.copies)
     assert PROFILE.conditions["windows"] == 2 * PROFILE.conditions["trials"]
     assert (PROFILE.conditions["foreign_cores_max"], PROFILE.conditions["windows_disturbed"]) == (0.0, 0)
     assert PROFILE.latency_s == 0.001
     assert Profile.from_json(json.loads(json.dumps(PROFILE.to_json()))) == PROFILE
 
 
+def test_it_finds_whether_copies_run_beside_the_computation():
+    assert PROFILE.exposed_copies == pytest.approx(1.0)
+    assert measured_profile(exposed=0.0).exposed_copies == pytest.approx(0.0, abs=1e-9)
+    assert measured_profile(exposed=0.25).exposed_copies == pytest.approx(0.25)
+
+
 def test_without_a_host_pool_copies_are_not_measured_and_it_says_so():
     profile = measured_profile(replace(CONFIG, host_blocks=0))
     assert profile.copies == ()
-    assert profile.costs.swap_out(5) == profile.costs.handoff(5) == 0.0
+    assert profile.costs.swap_out(5) == profile.costs.handoff(5) == profile.exposed_copies == 0.0
     assert "not measured" in profile.parts["swap_out"].source
 
 

@@ -129,6 +129,7 @@ def test_the_grid_keeps_within_the_engine_and_has_work_of_all_kinds(config):
             assert all(copy.slot < config.host_blocks for copy in (*plan.saves, *plan.loads))
     kinds = {trial.work.kind for trial in trials if trial.work}
     assert kinds == ({"prefill", "decode", "mixed", "sample"} if config.max_sessions > 1 else kinds)
-    copies = [(trial.copy, trial.blocks) for trial in trials if trial.copy]
+    copies = [(trial.copy, trial.blocks) for trial in trials if trial.copy and not trial.is_whole]
     assert {copy for copy, _ in copies} == ({"swap_out", "swap_in", "handoff"} if config.host_blocks else set())
     assert len(copies) == len(set(copies))
+    assert {trial.copy for trial in trials if trial.is_whole and trial.blocks} == {copy for copy, _ in copies[:2]}

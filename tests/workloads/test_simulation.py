@@ -112,6 +112,22 @@ def test_steps_may_be_priced_by_their_plans():
     assert [step.duration_s for step in result.steps["engine"]] == pytest.approx([20.0, 10.0])
 
 
+@pytest.mark.parametrize(("exposed", "extra_s"), [(0.0, 0.0), (0.5, 1.0), (1.0, 2.0)])
+def test_copies_make_a_step_longer_where_they_do_not_run_beside_it(exposed, extra_s):
+    costs = replace(COSTS, swap_out_s=2.0, swap_in_s=2.0)
+    config = replace(CONFIG, num_blocks=10, max_model_len=40, host_blocks=20, preemption="swap")
+    planned = plan_sessions([session("a", (0.0, 30), (20.0, 2)), session("b", (10.0, 30))], "stream", None, 0, 100)
+    result = simulate(planned, Server(Scheduler(config), costs, lead=AT_THE_END, exposed_copies=exposed))
+    steps = result.steps["engine"]
+    copying = [step for step in steps if step.saved_blocks or step.loaded_blocks]
+    assert sum(step.saved_blocks for step in steps) > 0 < sum(step.loaded_blocks for step in steps)
+    assert any(step.compute_s > 2.0 for step in copying), "a copy that could be hidden"
+    for step in steps:
+        copies = bool(step.saved_blocks) + bool(step.loaded_blocks)
+        at_least_s = 2.0 if copies else 0.0
+        assert step.duration_s == pytest.approx(max(step.compute_s + copies * extra_s, at_least_s))
+
+
 def test_what_the_scheduler_refuses_is_a_row_with_an_error():
     result = run(session("a", (0.0, 10), (1.0, 60)), session("b", (0.0, 10)))
     a, b = result.measured.sessions

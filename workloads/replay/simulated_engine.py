@@ -1,8 +1,9 @@
 """An engine on a virtual clock: the real scheduler, with a cost model in place of the device.
 
-A step takes what the cost model says for its shape; page copies in either direction run beside the computation, so
-only what outlasts it adds to the step. As in the real engine loop (`s2l_jax.orchestrator.engine_loop`), the next step
-is planned while the current one runs, as late as `Pace` allows, and if nobody complete waits, when this one is done.
+A step takes what the cost model says for its shape. Page copies in either direction run beside the computation, so only
+what outlasts it adds to the step; where they do not, a share of their time adds to it in any case. As in the real
+engine loop (`s2l_jax.orchestrator.engine_loop`), the next step is planned while the current one runs, as late as `Pace`
+allows, and if nobody complete waits, when this one is done.
 """
 
 import zlib
@@ -49,10 +50,12 @@ class _Running:
     plan: StepPlan
     timing: StepTiming
     held_blocks: int
+    exposed_copies: float
 
     @property
     def duration_s(self) -> float:
-        return max(self.timing)
+        compute_s, save_s, load_s = self.timing
+        return max(compute_s + self.exposed_copies * (save_s + load_s), save_s, load_s)
 
 
 class SimulatedEngine:
@@ -65,7 +68,13 @@ class SimulatedEngine:
     """
 
     def __init__(
-        self, scheduler: Scheduler, costs: CostModel, lead: Lead, name: str, step_s: StepSeconds | None = None
+        self,
+        scheduler: Scheduler,
+        costs: CostModel,
+        lead: Lead,
+        name: str,
+        step_s: StepSeconds | None = None,
+        exposed_copies: float = 0.0,
     ) -> None:
         """Starts idle.
 
@@ -75,6 +84,7 @@ class SimulatedEngine:
           lead: when the next step is planned.
           name: in the table of steps.
           step_s: how long steps take, if that is known better than from the sums that `costs` are asked with.
+          exposed_copies: share of copies' time that adds to their step.
         """
         self.name = name
         self.scheduler = scheduler
@@ -82,6 +92,7 @@ class SimulatedEngine:
         self._costs = costs
         self._lead = lead
         self._step_s = step_s or self._priced
+        self._exposed_copies = exposed_copies
         self._running: deque[_Running] = deque()
         self._started_s = 0.0  # of the step that runs
         self._plan_s = inf  # when to plan next; inf until something changes
@@ -115,13 +126,16 @@ class SimulatedEngine:
         if plan is not None:
             if not self._running:
                 self._started_s = now_s
-            self._running.append(_Running(plan, self._timing(plan), self.scheduler.held_blocks))
+            self._running.append(self._start(plan))
             self.wake(now_s)
         return []
 
     @property
     def _end_s(self) -> float:
         return self._started_s + self._running[0].duration_s if self._running else inf
+
+    def _start(self, plan: StepPlan) -> _Running:
+        return _Running(plan, self._timing(plan), self.scheduler.held_blocks, self._exposed_copies)
 
     def _timing(self, plan: StepPlan) -> StepTiming:
         computes = bool(plan.chunks or plan.samples)

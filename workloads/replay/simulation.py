@@ -63,6 +63,8 @@ class Server:
       latency_s: how long a piece takes from the client to the scheduler (network, tokenization).
       step_s: how long steps of the first engine take, if that is known better than from `costs`.
       generate_step_s: the same of the second engine.
+      exposed_copies: share of copies' time that adds to their step.
+      generate_exposed_copies: the same of the second engine.
     """
 
     scheduler: Scheduler
@@ -73,16 +75,20 @@ class Server:
     latency_s: float = 0.0
     step_s: StepSeconds | None = None
     generate_step_s: StepSeconds | None = None
+    exposed_copies: float = 0.0
+    generate_exposed_copies: float = 0.0
 
     def engines(self) -> list[SimulatedEngine]:
         """The engines, idle."""
+        name = "engine" if self.generate is None else "prefill"
+        first = SimulatedEngine(self.scheduler, self.costs, self.lead, name, self.step_s, self.exposed_copies)
         if self.generate is None:
-            return [SimulatedEngine(self.scheduler, self.costs, self.lead, "engine", self.step_s)]
+            return [first]
+        costs = self.generate_costs or self.costs
+        exposed = self.generate_exposed_copies
         return [
-            SimulatedEngine(self.scheduler, self.costs, self.lead, "prefill", self.step_s),
-            SimulatedEngine(
-                self.generate, self.generate_costs or self.costs, self.lead, "generate", self.generate_step_s
-            ),
+            first,
+            SimulatedEngine(self.generate, costs, self.lead, "generate", self.generate_step_s, exposed),
         ]
 
 

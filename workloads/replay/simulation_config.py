@@ -81,7 +81,13 @@ def make_server(config: SimulationConfig, profile: Profile, sessions: int, gener
     limits = scheduler_config(config, profile, sessions)
     if generate is None:
         scheduler = Scheduler(limits, profile.costs)
-        return Server(scheduler, profile.costs, latency_s=profile.latency_s, step_s=profile.step_s)
+        return Server(
+            scheduler,
+            profile.costs,
+            latency_s=profile.latency_s,
+            step_s=profile.step_s,
+            exposed_copies=profile.exposed_copies,
+        )
     if (generate.model, generate.memory.block_tokens) != (profile.model, profile.memory.block_tokens):
         raise InvalidArgument(
             f"{profile.name} has {profile.model} in blocks of {profile.memory.block_tokens} tokens and {generate.name} "
@@ -97,4 +103,6 @@ def make_server(config: SimulationConfig, profile: Profile, sessions: int, gener
         latency_s=profile.latency_s,
         step_s=profile.step_s,
         generate_step_s=generate.step_s,
+        exposed_copies=profile.exposed_copies,
+        generate_exposed_copies=generate.exposed_copies,
     )
