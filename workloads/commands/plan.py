@@ -38,7 +38,7 @@ Examples:
 @click.option("--token-scale", type=float, default=1.0, show_default=True, help="Multiplies token counts.")
 @click.option("--kv-share", type=float, default=0.8, show_default=True, help="KV's share of the memory.")
 @click.option("--token-budget", type=int, default=2048, show_default=True, help="Tokens of a step.")
-@click.option("--sessions", type=int, default=1000, show_default=True, help="Simulated for one replica.")
+@click.option("--sessions", type=int, default=1000, show_default=True, help="Simulated for one replica, at least.")
 @click.option("--most", type=click.IntRange(min=1), default=1024, show_default=True, help="Replicas at most.")
 @click.option("--price", "prices", multiple=True, metavar="PROFILE=PRICE", help="Of one replica for an hour.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")

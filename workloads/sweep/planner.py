@@ -11,6 +11,8 @@ from workloads.sweep.cell import Cell
 from workloads.sweep.replica import run_replica
 from workloads.sweep.result import CellResult, Distribution, merge
 
+_LEAST_ARRIVING_S = 120.0
+_MOST_TIMES = 3
 Quantity = Literal["ttft_final_s", "ttft_open_s", "tpot_s"]
 _LIMIT = re.compile(r"(mean|p50|p95|p99|p999)=([0-9.]+)", re.IGNORECASE)
 
@@ -84,7 +86,8 @@ def least_replicas(
     share of the rate. More replicas are taken to be never worse.
 
     Args:
-      cell: the load; its `sessions` are those of one replica, its `replicas` do not matter.
+      cell: the load; its `sessions` are those of one replica, or up to three times as many if they would arrive within
+        two minutes, in which hardly a queue builds up; its `replicas` do not matter.
       limits: all must be met.
       most: replicas at most.
       on_try: told each number that is about to be tried.
@@ -100,8 +103,10 @@ def least_replicas(
         if count not in tried:
             if on_try is not None:
                 on_try(count)
-            alone = replace(cell, qps=cell.qps / count, replicas=1)
-            whole = replace(cell, sessions=cell.sessions * count, replicas=count)
+            qps = cell.qps / count
+            sessions = max(cell.sessions, min(_MOST_TIMES * cell.sessions, math.ceil(qps * _LEAST_ARRIVING_S)))
+            alone = replace(cell, qps=qps, sessions=sessions, replicas=1)
+            whole = replace(cell, sessions=sessions * count, replicas=count)
             tried[count] = replace(merge(alone, [run_replica(alone, 0)]), cell=whole)
         return not tried[count].failed and all(limit.is_met(tried[count]) for limit in limits)
 

@@ -40,6 +40,17 @@ def test_all_limits_count(queue):
     assert least_replicas(Cell(qps=20.0), limits, 100).replicas == 10
 
 
+def test_few_sessions_are_enough_only_if_they_arrive_for_long(queue):
+    limits = [Limit("ttft_final_s", "p99", 1.0)]
+    answer = least_replicas(Cell(qps=4.0, sessions=200), limits, 100)
+    assert {count: result.cell.sessions for count, result in answer.tried.items()} == {
+        1: 480,
+        2: 2 * 240,
+        3: 3 * 200,
+        4: 4 * 200,
+    }
+
+
 def test_what_cannot_be_met_is_said(queue):
     limit = Limit("ttft_open_s", "p50", 1.0)
     answer = least_replicas(Cell(qps=20.0), [Limit("ttft_final_s", "p99", 50.0), limit], 40)
