@@ -1,6 +1,6 @@
 """Does the simulator tell what the engine does? One trace through both, on this machine.
 
-    python benchmarks/fidelity.py                      measures this machine first; about 12 minutes
+    python benchmarks/fidelity.py                      measures this machine first; about 18 minutes
     python benchmarks/fidelity.py --profile FILE       with a profile measured before
     python benchmarks/fidelity.py --load light --seed 5
     python benchmarks/fidelity.py --profile FILE --paced
@@ -58,7 +58,7 @@ MODEL = "smollm2-135m"
 DOCS = Path(next(iter(crawl.__path__))) / "python_docs.jsonl"
 TOKEN_BUDGET, MAX_BATCH, MAX_TOKENS, LONGEST = 512, 32, 16, 640
 HOST_KV_BYTES = 2**28
-ARRIVING_S = 90.0
+ARRIVING_S = 240.0
 MEASURE_S = 180.0
 VOCABULARY = 1 << 15
 

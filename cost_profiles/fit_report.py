@@ -20,6 +20,8 @@ def print_fit(console: Console, profile: Profile, png: Path | None = None) -> No
         console.print(padded_table(profile.padded))
         console.print(f"padded work: R² {r_squared:.4f}, worst error {worst_error:.1%}")
     console.print(errors_table(by_kind(found)))
+    if profile.serving_slowdown != 1.0:
+        console.print(f"while a server runs it, a step takes {profile.serving_slowdown:.2f} times as long")
     if profile.latency_s:
         console.print(f"latency beside the device's work: {format_seconds(profile.latency_s)} a session")
     if profile.conditions:

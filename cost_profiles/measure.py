@@ -14,6 +14,7 @@ from cost_profiles.profile import PARTS, Part, Profile, ProfileMemory
 from cost_profiles.refit import copy_seconds, refit
 from cost_profiles.rounds import QUIET_CORES, Pace, Timed
 from s2l_jax.core.costs import PhysicalCosts
+from s2l_jax.core.plan import StepPlan
 
 _HANDOFF = "device to host to device, on one host: what two engines pay that share nothing but its memory"
 _SOFTWARE = ("s2l-jax", "jax", "numpy")
@@ -44,7 +45,13 @@ class Subject:
     padding: Padding
 
 
-def profile_of(subject: Subject, timed: Sequence[Timed], pace: Pace, latency_s: float = 0.0) -> Profile:
+def profile_of(
+    subject: Subject,
+    timed: Sequence[Timed],
+    pace: Pace,
+    latency_s: float = 0.0,
+    served: Sequence[tuple[StepPlan, float]] = (),
+) -> Profile:
     """The profile of timed trials.
 
     Args:
@@ -52,6 +59,7 @@ def profile_of(subject: Subject, timed: Sequence[Timed], pace: Pace, latency_s: 
       timed: steps, and copies unless there is no host pool; those nobody measured cost nothing and say so.
       pace: that they were timed at.
       latency_s: what a session takes beside the device's work.
+      served: steps that a server ran, and the seconds they took.
     """
     steps, copies = [], []
     for one in timed:
@@ -87,7 +95,17 @@ def profile_of(subject: Subject, timed: Sequence[Timed], pace: Pace, latency_s: 
         conditions=conditions(timed, pace),
     )
     fitted = refit(raw, subject.padding)
-    return replace(fitted, exposed_copies=_exposed_copies(timed, pace.repeats, fitted.costs))
+    return replace(
+        fitted,
+        exposed_copies=_exposed_copies(timed, pace.repeats, fitted.costs),
+        serving_slowdown=_serving_slowdown(served, fitted),
+    )
+
+
+def _serving_slowdown(served: Sequence[tuple[StepPlan, float]], fitted: Profile) -> float:
+    """What these steps took, over what the profile says of them; 1 without any."""
+    expected_s = sum(fitted.step_s(plan) for plan, _ in served)
+    return sum(seconds for _, seconds in served) / expected_s if expected_s else 1.0
 
 
 def _exposed_copies(timed: Sequence[Timed], repeats: int, costs: PhysicalCosts) -> float:
@@ -105,21 +123,21 @@ def _exposed_copies(timed: Sequence[Timed], repeats: int, costs: PhysicalCosts) 
 def conditions(timed: Sequence[Timed], pace: Pace) -> Mapping[str, Any]:
     """When, with what, and how quiet it was; see `Profile.conditions`.
 
-    `windows` are those that count, of all trials together; `foreign_cores` is how many cores other processes kept busy
-    in these, and those with more than `QUIET_CORES` are `disturbed`; `spread` is how far the windows of one trial lie
-    apart: the largest over the least, less 1.
+    `runs` are those that count, of all trials together; `foreign_cores` is how many cores other processes kept busy
+    meanwhile, and runs with more than `QUIET_CORES` are `disturbed`; `spread` is how far the middle half of the runs of
+    one trial reaches, relative to their median.
     """
-    counted = [window for one in timed for window in one.counted(pace.repeats)]
+    counted = [run for one in timed for run in one.counted(pace.repeats)]
     spreads = sorted(one.spread(pace.repeats) for one in timed)
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": {name: version(name) for name in _SOFTWARE} | {"python": platform.python_version()},
         "system": f"{platform.system()} {platform.machine()}",
         "trials": len(timed),
-        "windows": len(counted),
-        "windows_disturbed": sum(window.foreign_cores > QUIET_CORES for window in counted),
-        "foreign_cores_mean": round(statistics.fmean(window.foreign_cores for window in counted), 3),
-        "foreign_cores_max": round(max(window.foreign_cores for window in counted), 3),
+        "runs": len(counted),
+        "runs_disturbed": sum(run.foreign_cores > QUIET_CORES for run in counted),
+        "foreign_cores_mean": round(statistics.fmean(run.foreign_cores for run in counted), 3),
+        "foreign_cores_max": round(max(run.foreign_cores for run in counted), 3),
         "spread_median": round(statistics.median(spreads), 4),
         "spread_p90": round(spreads[int(0.9 * (len(spreads) - 1))], 4),
     }

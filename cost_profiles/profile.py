@@ -13,7 +13,7 @@ from s2l_jax.core.costs import PhysicalCosts
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.plan import StepPlan
 
-PROFILE_VERSION = 2
+PROFILE_VERSION = 3
 Provenance = Literal["measured", "imported", "roofline", "calibrated"]
 # The parts of the costs, each with its terms in `PhysicalCosts`.
 PART_TERMS: Mapping[str, tuple[str, ...]] = {
@@ -126,6 +126,8 @@ class Profile:
       padded: what steps cost as the engine pads them; None if that is not known, or nothing is padded.
       exposed_copies: share of a copy's time by which it makes the step longer that it is in. 0: copies run beside the
         computation, and only what outlasts it counts; about 1 on a CPU, which has nothing else to copy with.
+      serving_slowdown: how many times as long a step takes while a server runs it, beside the one that `costs` and
+        `padded` have of an engine alone: on a CPU the orchestrator and its clients want the same cores.
       conditions: under which it was measured: when, with what software, how quiet the machine was.
     """
 
@@ -144,6 +146,7 @@ class Profile:
     residuals: tuple[Residual, ...] = ()
     padded: PaddedCosts | None = None
     exposed_copies: float = 0.0
+    serving_slowdown: float = 1.0
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -153,6 +156,8 @@ class Profile:
             raise InvalidArgument(f"latency_s is {self.latency_s!r}, but must be a number of seconds, 0 or more")
         if not (math.isfinite(self.exposed_copies) and self.exposed_copies >= 0):
             raise InvalidArgument(f"exposed_copies is {self.exposed_copies!r}, but must be a share, 0 or more")
+        if not (math.isfinite(self.serving_slowdown) and self.serving_slowdown > 0):
+            raise InvalidArgument(f"serving_slowdown is {self.serving_slowdown!r}, but must be a factor above 0")
         for name in ("devices", "max_model_len"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")
@@ -164,8 +169,9 @@ class Profile:
                 raise InvalidArgument(f"{name} is {seconds}, but must be above 0: errors are relative to it")
 
     def step_s(self, plan: StepPlan) -> float:
-        """Seconds that a step's chunks and samples take, as exactly as this profile can tell."""
-        return self.costs.step(plan.shape) if self.padded is None else self.padded.step(Work.of(plan))
+        """Seconds that a server's step takes with its chunks and samples, as exactly as this profile can tell."""
+        alone_s = self.costs.step(plan.shape) if self.padded is None else self.padded.step(Work.of(plan))
+        return self.serving_slowdown * alone_s
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `from_json` reads it."""

@@ -1,10 +1,11 @@
 """Times trials on a machine that may be busy with other things, in rounds and in random order.
 
-A trial is run again and again for a short while, a *window*; what counts of a window is its median, and how many cores
-other processes kept busy meanwhile. Windows of one trial are spread over the rounds, so that a drift of the machine
-spreads over all trials. A trial is done when it has enough quiet windows. After a window that was not quiet we wait
-until others are, for half of the time that there is. If time runs out, the quietest windows count, and the result says
-how quiet they were.
+Each round runs every trial once, so that a drift of the machine spreads over all trials, and so that a trial follows
+another one each time, as steps of a server do: one that follows itself finds its memory in place, and is up to a fifth
+faster where it is short. The system says how many cores other processes keep busy only over some time, so runs are
+judged by *windows*: all runs of a window are quiet or none is. A trial is done when it has enough quiet runs. After a
+window that was not quiet we wait until others are, for half of the time that there is. If time runs out, the quietest
+runs count, and the result says how quiet they were.
 """
 
 import math
@@ -26,18 +27,17 @@ WINDOW_S = 0.4  # the system counts the time of other processes in hundredths of
 QUIET_CORES = 0.1
 _LOOK_S = 0.5  # how long we look whether others have become quiet
 _WAIT_SHARE = 0.5  # of the time, that may go into waiting
-_LEAST_RUNS = 3  # of a window: a median wants three
 
 OnWindow = Callable[[int, int, float], None]
-"""Called after each window as `on_window(done, total, foreign_cores)`, counting quiet windows."""
+"""Called after each window as `on_window(done, total, foreign_cores)`, counting quiet runs."""
 
 
-class Window(NamedTuple):
-    """One window of a trial.
+class Run(NamedTuple):
+    """One run of a trial.
 
     Attributes:
-      seconds: median of its runs.
-      foreign_cores: cores that other processes kept busy meanwhile.
+      seconds: what it took.
+      foreign_cores: cores that other processes kept busy in its window.
     """
 
     seconds: float
@@ -46,34 +46,34 @@ class Window(NamedTuple):
 
 @dataclass(slots=True)
 class Timed:
-    """A trial and its windows.
+    """A trial and its runs.
 
     Attributes:
       trial: what was run.
-      windows: in order of time.
+      runs: in order of time.
     """
 
     trial: Trial
-    windows: list[Window] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
 
     @property
     def quiet(self) -> int:
-        """How many windows were quiet."""
-        return sum(window.foreign_cores <= QUIET_CORES for window in self.windows)
+        """How many runs were quiet."""
+        return sum(run.foreign_cores <= QUIET_CORES for run in self.runs)
 
-    def counted(self, repeats: int) -> list[Window]:
-        """The quiet windows; if there are fewer than `repeats`, the quietest ones."""
-        by_noise = sorted(self.windows, key=lambda window: window.foreign_cores)
+    def counted(self, repeats: int) -> list[Run]:
+        """The quiet runs; if there are fewer than `repeats`, the quietest ones."""
+        by_noise = sorted(self.runs, key=lambda run: run.foreign_cores)
         return by_noise[: max(repeats, self.quiet)]
 
     def seconds(self, repeats: int) -> float:
-        """Median of the windows that count."""
-        return statistics.median(window.seconds for window in self.counted(repeats))
+        """Median of the runs that count."""
+        return statistics.median(run.seconds for run in self.counted(repeats))
 
     def spread(self, repeats: int) -> float:
-        """Largest of these windows over the least, less 1."""
-        seconds = [window.seconds for window in self.counted(repeats)]
-        return max(seconds) / min(seconds) - 1.0
+        """How far the middle half of these runs reaches, relative to their median."""
+        low_s, middle_s, high_s = np.percentile([run.seconds for run in self.counted(repeats)], [25, 50, 75]).tolist()
+        return (high_s - low_s) / middle_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,15 @@ class Pace:
     """How long to measure.
 
     Attributes:
-      repeats: quiet windows that each trial should have.
-      budget_s: when to stop in any case; every trial gets one window.
+      repeats: quiet runs that each trial should have.
+      budget_s: when to stop in any case; every trial gets one run.
       seed: of the order.
 
     Raises:
       InvalidArgument: a value is out of range.
     """
 
-    repeats: int = 3
+    repeats: int = 9
     budget_s: float = 600.0
     seed: int = 0
 
@@ -162,33 +162,44 @@ class _Rounds:
         for timed in self._timed:
             timed.trial.run(self._engine, self._watch.now)
         rng = np.random.default_rng(self._pace.seed)
+        self._open_window()
         end_s = self._watch.now() + self._pace.budget_s
         while pending := [timed for timed in self._timed if timed.quiet < self._pace.repeats]:
             for index in rng.permutation(len(pending)).tolist():
                 is_late = self._watch.now() >= end_s
                 if self._stop.is_set():
-                    return self._timed
-                if not (is_late and pending[index].windows):
+                    break
+                if not (is_late and pending[index].runs):
                     self._time(pending[index], may_wait=not is_late)
-            if self._watch.now() >= end_s:
+            if self._stop.is_set() or self._watch.now() >= end_s:
                 break
+        self._close_window()
         return self._timed
 
     def _time(self, timed: Timed, *, may_wait: bool) -> None:
-        """One window of a trial; waits for quiet if it was not."""
-        watch = self._watch
-        busy_s, began_s = watch.foreign_s(), watch.now()
-        runs: list[float] = []
-        while len(runs) < _LEAST_RUNS or watch.now() - began_s < WINDOW_S:
-            runs.append(timed.trial.run(self._engine, watch.now))
-        window = Window(statistics.median(runs), self._foreign_cores(busy_s, began_s))
-        timed.windows.append(window)
+        """One run of a trial; if it ends a window that was not quiet, waits for quiet."""
+        self._window.append((timed, timed.trial.run(self._engine, self._watch.now)))
+        if self._watch.now() - self._began_s < WINDOW_S:
+            return
+        foreign_cores = self._close_window()
         if self._on_window is not None:
             repeats = self._pace.repeats
             done = sum(min(each.quiet, repeats) for each in self._timed)
-            self._on_window(done, len(self._timed) * repeats, window.foreign_cores)
-        if may_wait and window.foreign_cores > QUIET_CORES:
+            self._on_window(done, len(self._timed) * repeats, foreign_cores)
+        if may_wait and foreign_cores > QUIET_CORES:
             self._await_quiet()
+        self._open_window()
+
+    def _open_window(self) -> None:
+        self._window: list[tuple[Timed, float]] = []
+        self._busy_s, self._began_s = self._watch.foreign_s(), self._watch.now()
+
+    def _close_window(self) -> float:
+        """Notes the window's runs; returns how many cores others kept busy."""
+        foreign_cores = self._foreign_cores(self._busy_s, self._began_s)
+        for timed, seconds in self._window:
+            timed.runs.append(Run(seconds, foreign_cores))
+        return foreign_cores
 
     def _await_quiet(self) -> None:
         foreign_cores = math.inf

@@ -30,6 +30,7 @@ from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.assembly import Built, build, scheduler_config
 from serving.assembly import Progress as AssemblyProgress
 from serving.config import ServeConfig
+from serving.measuring_load import stream_sessions
 
 _SESSIONS = 24
 _PROMPT_TOKENS = 16
@@ -46,11 +47,13 @@ class MeasuredEngine:
       built: the engine, closed.
       timed: its trials.
       latency_s: what a session takes from its opening to its first token beside the device's work: a median.
+      served: steps that an orchestrator ran with sessions that stream, and the seconds they took.
     """
 
     built: Built
     timed: list[Timed]
     latency_s: float
+    served: list[tuple[StepPlan, float]]
 
 
 def measure_engine(
@@ -87,10 +90,14 @@ def measure_engine(
             None if progress is None else lambda done, total, name: progress("compile", done, total, name)
         )
         latency_s = _latency_s(orchestrator, watched, built)
+        watched.steps.clear()
+        sizes = built.sizes
+        stream_sessions(orchestrator, built.model.config.vocab_size, sizes.max_model_len, sizes.max_sessions)
+        served = list(watched.steps)
     finally:
         stop.set()  # so that an interrupted measurement ends with its window
         orchestrator.close()
-    return MeasuredEngine(built, watched.timed, latency_s)
+    return MeasuredEngine(built, watched.timed, latency_s, served)
 
 
 def subject_of(name: str, built: Built) -> Subject:
@@ -120,12 +127,12 @@ def subject_of(name: str, built: Built) -> Subject:
 
 @dataclass
 class _WatchedEngine:
-    """Passes everything on; does a job at the end of its warm-up, then sums up what steps take."""
+    """Passes everything on; does a job at the end of its warm-up, then notes what steps take."""
 
     engine: JaxEngine
     job: Callable[[Engine], list[Timed]]
     timed: list[Timed] = field(default_factory=list)
-    compute_s: float = 0.0
+    steps: list[tuple[StepPlan, float]] = field(default_factory=list)
 
     def warmup(self, progress: Progress | None = None) -> None:
         self.engine.warmup(progress)
@@ -136,7 +143,7 @@ class _WatchedEngine:
 
     def collect(self) -> StepResult:
         result = self.engine.collect()
-        self.compute_s += result.timing.compute_s
+        self.steps.append((result.plan, result.timing.compute_s))
         return result
 
     def execute(self, plan: StepPlan) -> StepResult:
@@ -156,9 +163,9 @@ def _latency_s(orchestrator: Orchestrator, engine: _WatchedEngine, built: Built)
     latencies = []
     for _ in range(_SESSIONS):
         prompt = rng.integers(_LEAST_TOKEN, built.model.config.vocab_size, tokens).tolist()
-        before_s = engine.compute_s
+        engine.steps.clear()
         ttft_s = _ttft_s(orchestrator, prompt)
-        latencies.append(ttft_s - (engine.compute_s - before_s))
+        latencies.append(ttft_s - sum(seconds for _, seconds in engine.steps))
     return max(0.0, statistics.median(latencies))
 
 

@@ -15,7 +15,7 @@ from serving.config import ServeConfig
 @click.argument("profile", metavar="NAME|FILE")
 @engine_options
 @click.option("--steps", default=60, show_default=True, type=click.IntRange(min=1), help="Random steps to run.")
-@click.option("--repeats", default=3, show_default=True, help="Windows of each trial in which nothing else runs.")
+@click.option("--repeats", default=5, show_default=True, help="Runs of each trial while nothing else runs.")
 @click.option("--budget-s", default=300.0, show_default=True, help="When to stop, however busy the machine was.")
 @click.option("--seed", default=0, show_default=True, help="Of the steps, and of their order.")
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw the errors into this file.")

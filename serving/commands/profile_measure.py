@@ -11,7 +11,7 @@ from serving.config import ServeConfig
 
 @click.command(epilog="Example: s2l profile measure --model smollm2-135m --budget-s 600 --out out/this-machine.json")
 @engine_options
-@click.option("--repeats", default=3, show_default=True, help="Windows of each trial in which nothing else runs.")
+@click.option("--repeats", default=9, show_default=True, help="Runs of each trial while nothing else runs.")
 @click.option("--budget-s", default=600.0, show_default=True, help="When to stop, however busy the machine was.")
 @click.option("--seed", default=0, show_default=True, help="Of the order of trials.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile's file.")
@@ -41,7 +41,8 @@ def measure_command(
     pace = Pace(repeats, budget_s, seed)
     with trials_bar(quiet=quiet) as on_window, progress_bars(quiet=quiet) as progress:
         measured = measure_engine(config, grid, pace, progress, on_window)
-    profile = profile_of(subject_of(out.stem, measured.built), measured.timed, pace, measured.latency_s)
+    subject = subject_of(out.stem, measured.built)
+    profile = profile_of(subject, measured.timed, pace, measured.latency_s, measured.served)
     write_profile(out, profile)
     print_fit(Console(highlight=False), profile, png)
     click.echo(f"{out}: {len(profile.steps)} points of steps, {len(profile.copies)} of copies")

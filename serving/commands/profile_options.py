@@ -34,7 +34,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def trials_bar(*, quiet: bool) -> Iterator["OnWindow"]:
-    """Shows on stderr how many quiet windows are done, how long the rest takes, and how busy others keep the machine.
+    """Shows on stderr how many quiet runs are done, how long the rest takes, and how busy others keep the machine.
 
     Yields the function to report to. Where stderr is no terminal, one line says when it begins.
     """
@@ -42,7 +42,7 @@ def trials_bar(*, quiet: bool) -> Iterator["OnWindow"]:
     bar = Progress(
         TextColumn("Timing   "),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total} quiet windows"),
+        TextColumn("{task.completed}/{task.total} quiet runs"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("others keep {task.fields[foreign]:.1f} cores busy"),

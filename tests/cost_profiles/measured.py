@@ -46,5 +46,5 @@ class PaddedMachine:
         return run_rounds(self, trials, Pace(repeats), watch=watch)
 
 
-def measured_profile(config=CONFIG, exposed=1.0):
-    return profile_of(SUBJECT, PaddedMachine(exposed=exposed).time(grid(config)), Pace(2), 0.001)
+def measured_profile(config=CONFIG, exposed=1.0, served=()):
+    return profile_of(SUBJECT, PaddedMachine(exposed=exposed).time(grid(config)), Pace(2), 0.001, served)

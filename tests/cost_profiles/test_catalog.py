@@ -29,7 +29,7 @@ def test_an_unknown_name_is_an_error_that_says_what_there_is():
         (b"\xff", r"mine\.json: .*expected the file of a profile"),
         (b"{", r"mine\.json: not JSON"),
         (b"{}", r"mine\.json: expected a profile"),
-        (b'{"s2l_profile": 2}', r"mine\.json: name is missing"),
+        (b'{"s2l_profile": 3}', r"mine\.json: name is missing"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_what_is_wrong(tmp_path, content, message):

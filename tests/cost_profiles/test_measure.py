@@ -34,8 +34,8 @@ def test_a_profile_says_how_it_came_about():
     assert all(PROFILE.parts[name].r_squared > 0.5 for name in PARTS)
     assert PROFILE.parts["swap_in"].worst_error < 1e-6
     assert PROFILE.conditions["trials"] == len(grid(CONFIG)) > len(PROFILE.steps) + len(PROFILE.copies)
-    assert PROFILE.conditions["windows"] == 2 * PROFILE.conditions["trials"]
-    assert (PROFILE.conditions["foreign_cores_max"], PROFILE.conditions["windows_disturbed"]) == (0.0, 0)
+    assert PROFILE.conditions["runs"] >= 2 * PROFILE.conditions["trials"]
+    assert (PROFILE.conditions["foreign_cores_max"], PROFILE.conditions["runs_disturbed"]) == (0.0, 0)
     assert PROFILE.latency_s == 0.001
     assert Profile.from_json(json.loads(json.dumps(PROFILE.to_json()))) == PROFILE
 
@@ -123,3 +123,15 @@ def test_errors_name_the_work_that_is_worst():
     rows = by_kind(deviations(replace(PROFILE, steps=tuple(odd), copies=())))
     for row in rows:
         assert row.worst_of.startswith("1 decodes behind")
+
+
+def test_steps_that_a_server_ran_tell_how_much_longer_they_take_there():
+    works = [Work(chunks=((32, 64),)), Work(decodes=(100, 200))]
+    served = [(work.plan(CONFIG), 1.2 * PADDED.step(work)) for work in works]
+    profile = measured_profile(served=served)
+    assert profile.serving_slowdown == pytest.approx(1.2)
+    assert profile.step_s(served[0][0]) == pytest.approx(served[0][1])
+    assert (profile.padded, profile.costs) == (PROFILE.padded, PROFILE.costs)  # what the engine does alone
+    assert PROFILE.serving_slowdown == 1.0
+    with pytest.raises(InvalidArgument, match="serving_slowdown"):
+        replace(PROFILE, serving_slowdown=0.0)

@@ -49,7 +49,7 @@ def test_what_says_nothing_may_be_left_out():
 @pytest.mark.parametrize(
     ("path", "wrong", "message"),
     [
-        ("s2l_profile", 1, '"s2l_profile": 2'),
+        ("s2l_profile", 2, '"s2l_profile": 3'),
         ("name", 3, "name is 3, but must be text"),
         ("speed", 3, "speed is not known; known are name, model"),
         ("devices", 0, "devices is 0, but must be at least 1"),

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from cost_profiles.grid import grid
-from cost_profiles.rounds import Pace, Watch, run_rounds
+from cost_profiles.rounds import Pace, Run, Timed, Watch, run_rounds
 from cost_profiles.trial import Trial
 from cost_profiles.work import Work
 from s2l_jax.core.errors import InvalidArgument
@@ -48,18 +48,18 @@ def true_s(trial):
     return COSTS.step(trial.work.shape)
 
 
-def test_only_quiet_windows_count():
+def test_only_quiet_runs_count():
     machine = BusyMachine(until_s=40.0)
-    found = run(machine, budget_s=1000.0)
-    assert sum(len(timed.windows) > 3 for timed in found) == 1  # then it waited until others were quiet
-    assert 30.0 < machine.slept_s < 40.0
+    found = run(machine)
+    assert 30.0 < machine.slept_s < 40.0, "after the first window it waited until others were quiet"
+    assert sum(run.foreign_cores > 0.9 for timed in found for run in timed.runs) > 0
     for timed in found:
-        assert timed.quiet == 3
+        assert timed.quiet >= 3
         assert timed.seconds(3) == pytest.approx(true_s(timed.trial))
         assert timed.spread(3) == pytest.approx(0.0)
 
 
-def test_without_quiet_the_quietest_windows_count_and_say_so():
+def test_without_quiet_the_quietest_runs_count_and_say_so():
     machine = BusyMachine(until_s=1e9)
     found = run(machine, budget_s=40.0)
     assert machine.slept_s == pytest.approx(20.0, abs=1.0)  # half of the time, and no more
@@ -67,12 +67,18 @@ def test_without_quiet_the_quietest_windows_count_and_say_so():
         assert timed.quiet == 0
         assert timed.seconds(3) == pytest.approx(2 * true_s(timed.trial))
         assert len(timed.counted(3)) == 3
-        assert all(window.foreign_cores == pytest.approx(1.0) for window in timed.counted(3))
+        assert all(run.foreign_cores == pytest.approx(1.0) for run in timed.counted(3))
 
 
-def test_without_time_each_trial_has_one_window():
+def test_without_time_each_trial_runs_once():
     machine = BusyMachine(until_s=0.0)
-    assert [len(timed.windows) for timed in run(machine, budget_s=0.0)] == [1, 1, 1]
+    assert [len(timed.runs) for timed in run(machine, budget_s=0.0)] == [1, 1, 1]
+
+
+def test_the_median_counts_and_the_middle_half_is_the_spread():
+    timed = Timed(TRIALS[0], [Run(seconds, 0.0) for seconds in (1.0, 2.0, 3.0, 4.0, 50.0)] + [Run(0.1, 0.5)])
+    assert (timed.seconds(3), timed.spread(3)) == (3.0, pytest.approx(2 / 3))
+    assert timed.seconds(6) == 2.5
 
 
 def test_it_can_be_stopped():
@@ -80,19 +86,22 @@ def test_it_can_be_stopped():
 
     def tell(done, total, foreign_cores):
         windows.append(done)
-        if len(windows) == 5:
+        if len(windows) == 2:
             stop.set()
 
     machine = BusyMachine(until_s=0.0)
-    found = run_rounds(machine, TRIALS, Pace(3, 1000.0), tell, stop, machine.watch())
-    assert sum(len(timed.windows) for timed in found) == len(windows) == 5
+    found = run_rounds(machine, TRIALS, Pace(30, 1000.0), tell, stop, machine.watch())
+    assert sum(len(timed.runs) for timed in found) == windows[-1] > 0
 
 
-def test_a_quiet_machine_runs_no_more_than_asked_for_and_tells_how_far_it_is():
+def test_a_quiet_machine_runs_no_more_than_it_must_and_tells_how_far_it_is():
     told = []
-    run(BusyMachine(until_s=0.0), repeats=2, on_window=lambda *progress: told.append(progress))
-    assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6]
-    assert all((total, foreign) == (6, 0.0) for _, total, foreign in told)
+    found = run(BusyMachine(until_s=0.0), repeats=20, on_window=lambda *progress: told.append(progress))
+    # A window may be open when the last round begins.
+    assert all(20 <= len(timed.runs) <= 24 for timed in found)
+    assert [done for done, _, _ in told] == sorted({done for done, _, _ in told})
+    assert all((total, foreign) == (60, 0.0) for _, total, foreign in told)
+    assert told[-1][0] > 50
 
 
 def test_the_order_is_random_and_repeatable():

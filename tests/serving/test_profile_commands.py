@@ -39,6 +39,7 @@ def test_measure_and_check(run, tmp_path):
     assert {point.work.kind for point in profile.steps} == {"prefill", "decode", "mixed", "sample"}
     assert {point.kind for point in profile.copies} == {"swap_out", "swap_in", "handoff"}
     assert 0 < profile.latency_s < 1
+    assert profile.serving_slowdown not in (0.0, 1.0)
     assert 0 < profile.memory.weights_bytes < profile.memory.device_bytes
     assert png.exists()
 
