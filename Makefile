@@ -1,6 +1,6 @@
 # `make demo` and `make test` need nothing before them: both set up what they need, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format law bench study study-scale clean
+.PHONY: help setup demo test lint format law bench kernels study study-scale clean
 
 export PYTHON
 PY := .venv/bin/python
@@ -33,6 +33,10 @@ law: setup  ## Hunt for breaches of the law: 4,000 long runs on a fake engine, t
 bench: setup  ## Measure prefill and decode beside other engines (downloads them, takes many minutes)
 	@$(PY) benchmarks/engine_cpu.py
 
+kernels: setup  ## Check all kernels: numerics, races, compilation for TPU and GPU without one (12 minutes, 3 GB)
+	@tools/setup_kernels.sh
+	@JAX_PLATFORMS=cpu .venv-kernels/bin/python -m kernels_pallas.gate --out out/kernels --docs docs/kernels.md
+
 study: setup  ## Simulate the evaluation of Stream2LLM on two H200, into docs/study (25 minutes on two cores)
 	@.venv/bin/s2l sweep docs/study/study.toml --out out/study
 	@$(PY) benchmarks/study.py out/study docs/study
@@ -42,4 +46,4 @@ study-scale: setup  ## Simulate 100,000 crawls on 56 to 80 replicas, into docs/s
 	@$(PY) benchmarks/study.py out/scale docs/study --name scale
 
 clean:  ## Remove .venv and all output
-	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache .hypothesis s2l_jax.egg-info
+	rm -rf .venv .venv-kernels out .pytest_cache .mypy_cache .ruff_cache .hypothesis s2l_jax.egg-info

@@ -1,23 +1,20 @@
-"""Front door of attention over paged KV: checks shapes, chooses the implementation.
+"""Front door of attention over paged KV: checks shapes, chooses the implementation, applies scales of quantized KV.
 
 A ragged batch is flat: the query tokens of all sequences lie behind each other. The first `num_decodes` sequences have
 exactly one query token each; the others are prefill chunks of any length. All new keys and values are written
 (`write_kv`) before attention reads them.
 """
 
-from collections.abc import Callable
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
 
-from jaxtyping import Array, Float, Int
-
-from kernels_pallas import reference
-from kernels_pallas.pages import gather_pages, kv_pages_shape, scatter_pages, write_kv
-
-IMPLEMENTATIONS: dict[str, Callable[..., Array]] = {"xla": reference.paged_attention}
+from kernels_pallas.implementations import choose
+from kernels_pallas.pages import check_scales, gather_pages, kv_pages_shape, scatter_pages, write_kv
 
 
 def paged_attention(
     q: Float[Array, "tokens q_heads head_dim"],
-    kv_pages: Float[Array, "pages kv_heads page_size kv_dim"],
+    kv_pages: Num[Array, "pages kv_heads page_size kv_dim"],
     block_tables: Int[Array, "seqs blocks"],
     cu_q_lens: Int[Array, "seqs_plus_1"],
     kv_lens: Int[Array, "seqs"],
@@ -27,6 +24,7 @@ def paged_attention(
     scale: float,
     sliding_window: int | None = None,
     soft_cap: float | None = None,
+    kv_scales: Float[Array, "2 kv_heads"] | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "tokens q_heads head_dim"]:
     """Causal attention of ragged query tokens to their sequences' pages.
@@ -44,20 +42,23 @@ def paged_attention(
       scale: factor of the scores, usually `head_dim ** -0.5`.
       sliding_window: tokens a position may look back, itself included; None is unlimited.
       soft_cap: scores become `soft_cap * tanh(scores / soft_cap)`; None is off.
-      implementation: a name from `IMPLEMENTATIONS`, or None for the best one here.
+      kv_scales: of int8 and float8 pages, as `write_kv` has them.
+      implementation: a name from `implementations.MODULES`, or None for the best one on this device; if that one cannot
+        do it, "xla" does, and one line of the log says why.
 
     Returns:
       Attention output like `q`; padding rows are zero or other finite numbers.
 
     Raises:
-      ValueError: shapes do not fit each other, or there is no such implementation.
+      ValueError: shapes do not fit each other, scales are missing or too many, there is no such implementation, or the
+        one that was named cannot do this.
     """
     _check_shapes(q, kv_pages, block_tables, cu_q_lens, kv_lens)
-    name = implementation or "xla"
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"no attention implementation {name!r}; there are {', '.join(sorted(IMPLEMENTATIONS))}")
-    return IMPLEMENTATIONS[name](
-        q,
+    check_scales(kv_pages, kv_scales)
+    attend = choose(implementation, q, kv_pages, sliding_window=sliding_window, soft_cap=soft_cap)
+    # A head's scale is a factor of all its scores, and of all it puts out: no kernel needs to know of it.
+    out = attend(
+        q if kv_scales is None else _scaled(q, kv_scales[0]),
         kv_pages,
         block_tables,
         cu_q_lens,
@@ -68,6 +69,15 @@ def paged_attention(
         sliding_window=sliding_window,
         soft_cap=soft_cap,
     )
+    return out if kv_scales is None else _scaled(out, kv_scales[1])
+
+
+def _scaled(
+    heads: Float[Array, "tokens q_heads head_dim"], scales: Float[Array, "kv_heads"]
+) -> Float[Array, "tokens q_heads head_dim"]:
+    """Each query head times the scale of its KV head."""
+    factors = jnp.repeat(scales.astype(jnp.float32), heads.shape[1] // scales.shape[0])
+    return (heads.astype(jnp.float32) * factors[None, :, None]).astype(heads.dtype)
 
 
 def _check_shapes(q: Array, kv_pages: Array, block_tables: Array, cu_q_lens: Array, kv_lens: Array) -> None:
@@ -91,4 +101,4 @@ def _check_shapes(q: Array, kv_pages: Array, block_tables: Array, cu_q_lens: Arr
         )
 
 
-__all__ = ["IMPLEMENTATIONS", "gather_pages", "kv_pages_shape", "paged_attention", "scatter_pages", "write_kv"]
+__all__ = ["gather_pages", "kv_pages_shape", "paged_attention", "scatter_pages", "write_kv"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 type Layers = tuple[Array, ...]
 
@@ -21,11 +21,12 @@ def kv_pages_shape(num_pages: int, page_size: int, num_kv_heads: int, head_dim: 
 
 
 def write_kv(
-    kv_pages: Float[Array, "pages kv_heads page_size kv_dim"],
+    kv_pages: Num[Array, "pages kv_heads page_size kv_dim"],
     k: Float[Array, "tokens kv_heads head_dim"],
     v: Float[Array, "tokens kv_heads head_dim"],
     slots: Int[Array, "tokens"],
-) -> Float[Array, "pages kv_heads page_size kv_dim"]:
+    kv_scales: Float[Array, "2 kv_heads"] | None = None,
+) -> Num[Array, "pages kv_heads page_size kv_dim"]:
     """Writes the keys and values of new tokens into their slots; in place if the caller's jit donates `kv_pages`.
 
     Args:
@@ -34,10 +35,18 @@ def write_kv(
       v: values.
       slots: where each token goes, `page * page_size + offset`. A slot outside the pool marks a padding token: it is
         dropped. No slot may occur twice.
+      kv_scales: of int8 and float8 pages, and only of these: scales of keys, then of values. A stored number times the
+        scale of its head is what it stands for. What lies outside of the format's range becomes its nearest number.
 
     Returns:
       The pages with the tokens written.
+
+    Raises:
+      ValueError: scales are missing, too many, or of another shape.
     """
+    check_scales(kv_pages, kv_scales)
+    if kv_scales is not None:
+        k, v = (_quantized(x, scales, kv_pages.dtype) for x, scales in zip((k, v), kv_scales, strict=True))
     num_pages, _, page_size, _ = kv_pages.shape
     rows = jnp.concatenate([k, v], axis=-1).astype(kv_pages.dtype)
     if rows.shape[0] == 1:
@@ -45,6 +54,29 @@ def write_kv(
     inside = (slots >= 0) & (slots < num_pages * page_size)
     pages = jnp.where(inside, slots // page_size, num_pages)
     return kv_pages.at[pages, :, slots % page_size].set(rows, mode="drop", unique_indices=True)
+
+
+def check_scales(kv_pages: Num[Array, "pages kv_heads page_size kv_dim"], kv_scales: Array | None) -> None:
+    """Raises ValueError unless there are scales where the pages need them, and nowhere else."""
+    is_quantized = kv_pages.dtype.itemsize == 1
+    expected = (2, kv_pages.shape[1])
+    if is_quantized != (kv_scales is not None):
+        what = f"needs scales {list(expected)}" if is_quantized else "takes no scales"
+        raise ValueError(f"KV of {kv_pages.dtype} {what}")
+    if kv_scales is not None and kv_scales.shape != expected:
+        raise ValueError(f"scales of KV are {list(kv_scales.shape)}, but must be {list(expected)}")
+
+
+def _quantized(
+    x: Float[Array, "tokens kv_heads head_dim"], scales: Float[Array, "kv_heads"], dtype: jnp.dtype
+) -> Num[Array, "tokens kv_heads head_dim"]:
+    """As stored."""
+    values = x.astype(jnp.float32) / scales.astype(jnp.float32)[None, :, None]
+    if jnp.issubdtype(dtype, jnp.integer):
+        limits = jnp.iinfo(dtype)
+        return jnp.clip(jnp.round(values), limits.min, limits.max).astype(dtype)
+    largest = float(jnp.finfo(dtype).max)
+    return jnp.clip(values, -largest, largest).astype(dtype)
 
 
 def _write_row(

@@ -61,7 +61,7 @@ def paged_attention(
     sliding_window: int | None = None,
     soft_cap: float | None = None,
 ) -> Float[Array, "tokens q_heads head_dim"]:
-    """See `kernels_pallas.attention.paged_attention`."""
+    """See `kernels_pallas.attention.paged_attention`; scales of KV are not for here."""
     attention = _Attention(
         kv_pages, block_tables, cu_q_lens, kv_lens, num_decodes, num_seqs, scale, sliding_window, soft_cap
     )
@@ -225,3 +225,11 @@ def _gather_block(
 def _pad_to_multiple(tables: Int[Array, "seqs blocks"], multiple: int) -> Int[Array, "seqs padded_blocks"]:
     """Pads with page 0, so that a slice of `multiple` entries is never clamped to an earlier start."""
     return jnp.pad(tables, ((0, 0), (0, -tables.shape[1] % multiple)))
+
+
+def unsupported(
+    q: Array, kv_pages: Array, *, sliding_window: int | None = None, soft_cap: float | None = None
+) -> str | None:
+    """Why this cannot be done; there is nothing that it cannot."""
+    del q, kv_pages, sliding_window, soft_cap
+    return None

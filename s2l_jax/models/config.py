@@ -1,6 +1,8 @@
 """Shape and numerics of a Llama-family model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from s2l_jax.core.errors import InvalidArgument
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +77,17 @@ class ModelConfig:
     sliding_window: int | None = None
     bos_token_id: int | None = None
     eos_token_ids: frozenset[int] = frozenset()
+
+    def part(self, parts: int) -> "ModelConfig":
+        """What one device of `parts` has of a tensor-parallel model.
+
+        Raises:
+          InvalidArgument: heads, feed-forward network or vocabulary do not divide by `parts`.
+        """
+        split = ("num_q_heads", "num_kv_heads", "intermediate_size", "vocab_size")
+        for field in split:
+            if getattr(self, field) % parts:
+                raise InvalidArgument(
+                    f"{field} of model {self.name!r} is {getattr(self, field)}, not a multiple of {parts} devices"
+                )
+        return replace(self, **{field: getattr(self, field) // parts for field in split})

@@ -68,15 +68,22 @@ def init_kv_pages(config: ModelConfig, num_blocks: int, block_size: int, dtype: 
 
 
 class Linear(nnx.Module):
-    """`x @ weight.T + bias` with the weight kept as `[out, in]`."""
+    """`x @ weight.T + bias` with the weight kept as `[out, in]`.
 
-    def __init__(self, weight: Array, bias: Array | None = None) -> None:
+    With `sum_over`, the name of a mesh axis, each device of that axis holds some columns of the weight and the same
+    columns of `x`, and the products are summed over the devices.
+    """
+
+    def __init__(self, weight: Array, bias: Array | None = None, sum_over: str | None = None) -> None:
         self.weight = nnx.Param(weight)
         self.bias = None if bias is None else nnx.Param(bias)
+        self.sum_over = sum_over
 
     def __call__(self, x: Float[Array, "rows in_dim"]) -> Float[Array, "rows out_dim"]:
         """Multiplies in the weight's dtype, accumulating in float32."""
         out = matmul(x, self.weight[...]).astype(x.dtype)
+        if self.sum_over is not None:
+            out = jax.lax.psum(out, self.sum_over)
         return out if self.bias is None else out + self.bias[...]
 
 
@@ -100,7 +107,7 @@ class Attention(nnx.Module):
     def __init__(self, config: ModelConfig, weights: "_Weights") -> None:
         self.config = config
         self.qkv = weights.linear("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-        self.output = weights.linear("self_attn.o_proj")
+        self.output = weights.linear("self_attn.o_proj", is_split=True)
         self.q_norm = weights.norm("self_attn.q_norm") if config.qk_norm else None
         self.k_norm = weights.norm("self_attn.k_norm") if config.qk_norm else None
 
@@ -135,7 +142,7 @@ class MLP(nnx.Module):
 
     def __init__(self, weights: "_Weights") -> None:
         self.gate_up = weights.linear("mlp.gate_proj", "mlp.up_proj")
-        self.down = weights.linear("mlp.down_proj")
+        self.down = weights.linear("mlp.down_proj", is_split=True)
 
     def __call__(self, x: Float[Array, "tokens hidden"]) -> Float[Array, "tokens hidden"]:
         """Returns `down(silu(gate(x)) * up(x))`."""
@@ -162,12 +169,21 @@ class DecoderLayer(nnx.Module):
 
 
 class Llama(nnx.Module):
-    """A whole decoder. Pure: pages go in and come out, donate them in the jit that calls `hidden`."""
+    """A whole decoder. Pure: pages go in and come out, donate them in the jit that calls `hidden`.
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: DTypeLike) -> None:
+    With `axis`, the name of a mesh axis, it is one device's part of a tensor-parallel decoder, for use inside
+    `jax.shard_map`: `config` is that of the part (`ModelConfig.part`), so are the weights and pages. Heads, the inner
+    dimension of the feed-forward network and the vocabulary are split; a layer sums twice over the devices, as in
+    Megatron-LM (Shoeybi et al. 2019).
+    """
+
+    def __init__(
+        self, config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: DTypeLike, axis: str | None = None
+    ) -> None:
         _check_weights(config, weights)
-        model = _Weights(weights, "model.", config.rms_norm_eps, dtype)
+        model = _Weights(weights, "model.", config.rms_norm_eps, dtype, axis)
         self.config = config
+        self.axis = axis
         self.embedding = nnx.Param(model.array("embed_tokens.weight"))
         self.layers = nnx.List(
             [DecoderLayer(config, model.under(f"layers.{index}.")) for index in range(config.num_layers)]
@@ -194,7 +210,12 @@ class Llama(nnx.Module):
         self, tokens: Int[Array, "tokens"], positions: Int[Array, "tokens"]
     ) -> tuple[Float[Array, "tokens hidden"], RopeTables]:
         """What the first layer reads: embeddings of the tokens, and rotary tables of their positions."""
-        return self.embedding[...][tokens], rope_tables(self.config, positions)
+        rope = rope_tables(self.config, positions)
+        if self.axis is None:
+            return self.embedding[...][tokens], rope
+        mine = tokens - jax.lax.axis_index(self.axis) * self.config.vocab_size
+        rows = self.embedding[...].at[mine].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        return jax.lax.psum(rows, self.axis), rope
 
     def hidden(
         self, tokens: Int[Array, "tokens"], positions: Int[Array, "tokens"], kv_pages: KVPages, batch: RaggedBatch
@@ -220,7 +241,8 @@ class Llama(nnx.Module):
     def logits(self, hidden: Float[Array, "rows hidden"]) -> Float[Array, "rows vocab"]:
         """Scores of the next token, float32, from hidden states that `hidden` gave."""
         head = self.embedding if self.lm_head is None else self.lm_head
-        return matmul(hidden, head[...])
+        scores = matmul(hidden, head[...])
+        return scores if self.axis is None else jax.lax.all_gather(scores, self.axis, axis=1, tiled=True)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -248,22 +270,27 @@ def matmul(x: Float[Array, "rows in_dim"], weight: Float[Array, "out_dim in_dim"
 class _Weights:
     """Named weights under a prefix, moved to the device as the modules ask for them."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], prefix: str, eps: float, dtype: DTypeLike) -> None:
-        self._weights, self._prefix, self._eps, self._dtype = weights, prefix, eps, dtype
+    def __init__(
+        self, weights: Mapping[str, np.ndarray], prefix: str, eps: float, dtype: DTypeLike, axis: str | None
+    ) -> None:
+        self._weights, self._prefix, self._eps, self._dtype, self._axis = weights, prefix, eps, dtype, axis
 
     def under(self, prefix: str) -> "_Weights":
-        return _Weights(self._weights, self._prefix + prefix, self._eps, self._dtype)
+        return _Weights(self._weights, self._prefix + prefix, self._eps, self._dtype, self._axis)
 
     def array(self, *names: str) -> Array:
         """Named arrays joined along their first axis."""
         parts = [np.asarray(self._weights[self._prefix + name]) for name in names]
         return jnp.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts), self._dtype)
 
-    def linear(self, *names: str) -> Linear:
-        """One projection made of those named, their outputs side by side."""
+    def linear(self, *names: str, is_split: bool = False) -> Linear:
+        """One projection made of those named, their outputs side by side.
+
+        `is_split`: its inputs are what the devices of a tensor-parallel decoder share among them.
+        """
         has_bias = f"{self._prefix}{names[0]}.bias" in self._weights
         bias = self.array(*(f"{name}.bias" for name in names)) if has_bias else None
-        return Linear(self.array(*(f"{name}.weight" for name in names)), bias)
+        return Linear(self.array(*(f"{name}.weight" for name in names)), bias, self._axis if is_split else None)
 
     def norm(self, name: str) -> RMSNorm:
         return RMSNorm(self.array(f"{name}.weight"), self._eps)

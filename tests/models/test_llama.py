@@ -101,10 +101,11 @@ def step(model, tokens, positions, kv_pages, batch):
     return model.logits(hidden), kv_pages
 
 
-def run_in_chunks(model, chunks, block_size=8, width=64):
+def run_in_chunks(model, chunks, block_size=8, width=64, step=step, kv_pages=None):
     """Runs TOKENS through the model, one chunk a step, as the first of two sequences of a padded batch."""
     table = np.random.default_rng(2).permutation(16).astype(np.int32)
-    kv_pages = init_kv_pages(model.config, 16, block_size, model.embedding[...].dtype)
+    if kv_pages is None:
+        kv_pages = init_kv_pages(model.config, 16, block_size, model.embedding[...].dtype)
     rows, start = [], 0
     for count in chunks:
         positions = np.arange(start, start + count, dtype=np.int32)
@@ -135,6 +136,48 @@ def test_family_equals_dense(name):
     scale = np.abs(expected).max()
     for chunks in [(41,), (1, 7, 8, 20, 1, 1, 3)]:
         np.testing.assert_allclose(run_in_chunks(model, chunks) / scale, expected / scale, atol=2e-5)
+
+
+def part_of(config, weights, index, parts):
+    """One device's weights: rows of most projections, columns of those that are summed, all of the norms."""
+    found = {}
+    for name, value in weights.items():
+        axis = 1 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0
+        is_whole = "norm" in name or name.endswith(("o_proj.bias", "down_proj.bias"))
+        found[name] = value if is_whole else np.split(value, parts, axis)[index]
+    return found
+
+
+@pytest.mark.parametrize("name", ["llama2", "smollm2_tied", "qwen3", "all_biases_linear"])
+def test_parts_of_a_tensor_parallel_decoder_equal_dense(name):
+    parts = 2
+    config = dataclasses.replace(FAMILY[name], vocab_size=98)
+    weights = random_weights(config)
+    models = [Llama(config.part(parts), part_of(config, weights, i, parts), jnp.float32, "model") for i in range(parts)]
+    graph = nnx.split(models[0])[0]
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(nnx.split(model)[1] for model in models))
+
+    def on_all_parts(model, tokens, positions, kv_pages, batch):
+        def on_one(state, kv_pages):
+            return step(nnx.merge(graph, state), tokens, positions, kv_pages, batch)
+
+        # A mapped axis is to collectives what an axis of a mesh is, and needs no devices.
+        logits, kv_pages = jax.vmap(on_one, axis_name="model")(states, kv_pages)
+        np.testing.assert_array_equal(logits[0], logits[1])
+        return logits[0], kv_pages
+
+    kv_pages = jax.tree.map(
+        lambda pages: jnp.stack([pages] * parts), init_kv_pages(config.part(parts), 16, 8, jnp.float32)
+    )
+    expected = dense_logits(config, weights, TOKENS)
+    logits = run_in_chunks(models[0], (30, 1, 10), step=on_all_parts, kv_pages=kv_pages)
+    np.testing.assert_allclose(logits / np.abs(expected).max(), expected / np.abs(expected).max(), atol=2e-5)
+
+
+def test_a_model_is_split_evenly_or_not_at_all():
+    assert FAMILY["llama2"].num_kv_heads == 2
+    with pytest.raises(InvalidArgument, match="num_kv_heads of model 'test' is 2, not a multiple of 3 devices"):
+        FAMILY["llama2"].part(3)
 
 
 def test_bfloat16_is_close():
