@@ -17,7 +17,7 @@ MODULES = {
     "mosaic_tpu": "kernels_pallas.tpu.attention",
     "mosaic_gpu": "kernels_pallas.gpu.attention",
 }
-_MOSAIC_GPUS = ("9.0", "10.0", "10.3")  # compute capabilities of Hopper and of Blackwell's big chips
+_MOSAIC_GPUS = ("H100", "H200", "H20", "B200", "B300")  # Hopper and Blackwell, by what they call themselves
 
 _log = logging.getLogger(__name__)
 
@@ -52,13 +52,10 @@ def choose(
 
 def best() -> str:
     """The name of the fastest implementation for the mesh in use, or for the default device without one."""
-    mesh_device = jax.sharding.get_abstract_mesh().abstract_device
-    if mesh_device is not None and mesh_device.platform == "tpu":
-        return "mosaic_tpu"
-    device = jax.devices()[0]
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
     if device.platform == "tpu":
         return "mosaic_tpu"
-    if device.platform == "gpu" and getattr(device, "compute_capability", "") in _MOSAIC_GPUS:
+    if device.platform == "gpu" and any(name in device.device_kind for name in _MOSAIC_GPUS):
         return "mosaic_gpu"
     return "xla"
 

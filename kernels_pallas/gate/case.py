@@ -1,7 +1,7 @@
 """One compilation."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ class Case:
       pool_bytes: of one layer's pages on one device: nothing of this size may be copied.
       specs: how the arguments lie on the axis `model` of the mesh, a tree for each; None is all on each device.
       devices: of the mesh.
+      collectives: the operations between devices that there may be, and how many of each.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Case:
     pool_bytes: int
     specs: tuple[Any, ...] | None = None
     devices: int = 1
+    collectives: Mapping[str, int] = field(default_factory=dict)
 
     def placed(self, mesh: Mesh) -> tuple[Any, ...]:
         """The shapes, on the devices of a mesh."""

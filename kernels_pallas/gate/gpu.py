@@ -7,10 +7,11 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.experimental.mosaic.gpu.utils as mosaic_utils
@@ -18,7 +19,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, use_abstract_mesh
 
 from kernels_pallas.gate.case import Case
-from kernels_pallas.gate.hlo import pool_error, temp_bytes
+from kernels_pallas.gate.hlo import error_of, temp_bytes
 from kernels_pallas.gate.row import Row
 
 _PTXAS_LOG = re.compile(
@@ -27,6 +28,7 @@ _PTXAS_LOG = re.compile(
     re.DOTALL,
 )
 _PTX_TARGET = re.compile(r"\.target (\w+)")
+_OWN = "paged_"  # how names of our kernels begin; the others are XLA's
 _SCRATCH = re.compile(r"smem_scratch_bytes=(\d+)")
 
 
@@ -65,6 +67,15 @@ platform_name: "CUDA" device_description_str: "{self.title}"
 """
 
 
+class Kernel(NamedTuple):
+    """What ptxas says of a kernel; `spill_bytes` counts stores and loads."""
+
+    name: str
+    registers: int
+    spill_bytes: int
+    smem_bytes: int | None
+
+
 TARGETS: Mapping[str, Gpu] = {
     "sm_80": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167936, 166912, 41943040, 1.41, 85899345920, 2039 * 10**9),
     "sm_90": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233472, 232448, 52428800, 1.98, 84942979072, 3352320000000),
@@ -96,7 +107,7 @@ def mesh_of(target: str, devices: int) -> Mesh:
 
 
 def compile_case(case: Case, target: str, dump: Path) -> list[Row]:
-    """One row for each kernel in the case.
+    """One row for each of our kernels in the case, and one for all that XLA made.
 
     Raises:
       Exception: whatever the compiler raises.
@@ -106,29 +117,37 @@ def compile_case(case: Case, target: str, dump: Path) -> list[Row]:
     with use_abstract_mesh(mesh.abstract_mesh):
         compiled = jax.jit(case.function, donate_argnums=case.donated).lower(*case.placed(mesh)).compile()
     compile_s = time.perf_counter() - began_s
-    copies, used_bytes = pool_error(compiled, case.pool_bytes), temp_bytes(compiled)
-    rows = []
-    for kernel, registers, spill_bytes, smem_bytes in _kernels(dump):
-        error = f"{spill_bytes} bytes of registers are spilled" if spill_bytes else copies
-        name = f"{case.name}: {kernel}"
-        rows.append(
-            Row(
-                name,
-                target,
-                error is None,
-                compile_s,
-                used_bytes,
-                smem_bytes=smem_bytes,
-                spill_bytes=spill_bytes,
-                registers=registers,
-                error=error,
-            )
-        )
+    error, used_bytes = error_of(case, compiled), temp_bytes(compiled)
+    kernels = list(_kernels(dump))
+    own = [kernel for kernel in kernels if _OWN in kernel.name]
+    others = [kernel for kernel in kernels if _OWN not in kernel.name]
+    rows = [_row(f"{case.name}: {kernel.name}", target, [kernel], compile_s, used_bytes, error) for kernel in own]
+    if others:
+        rows.append(_row(case.name, target, others, compile_s, used_bytes, error))
     return rows
 
 
-def _kernels(dump: Path) -> Iterator[tuple[str, int, int, int | None]]:
-    """Name, registers, spilled bytes and shared memory of each kernel."""
+def _row(
+    name: str, target: str, kernels: Sequence[Kernel], compile_s: float, used_bytes: int, error: str | None
+) -> Row:
+    """One row for several kernels: the most registers and shared memory, and all that is spilled."""
+    spill_bytes = sum(kernel.spill_bytes for kernel in kernels)
+    error = f"{spill_bytes} bytes of registers are spilled" if spill_bytes else error
+    return Row(
+        kernel=name,
+        target=target,
+        ok=error is None,
+        compile_s=compile_s,
+        temp_bytes=used_bytes,
+        smem_bytes=max((kernel.smem_bytes for kernel in kernels if kernel.smem_bytes is not None), default=None),
+        spill_bytes=spill_bytes,
+        registers=max(kernel.registers for kernel in kernels),
+        error=error,
+    )
+
+
+def _kernels(dump: Path) -> Iterator[Kernel]:
+    """All kernels that were compiled."""
     logs = [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.ptxas"))]
     ptx = sorted(dump.glob("*.ptx"))
     logs.extend(_assemble(path) for path in ptx if not path.with_suffix(".ptxas").exists())
@@ -136,7 +155,8 @@ def _kernels(dump: Path) -> Iterator[tuple[str, int, int, int | None]]:
         for match in _PTXAS_LOG.finditer(log):
             kernel = match["kernel"]
             spill_bytes = int(match["stores"]) + int(match["loads"])
-            yield kernel, int(match["registers"]), spill_bytes, _shared_bytes(dump, kernel, match["smem"])
+            smem_bytes = _shared_bytes(dump, kernel, match["smem"])
+            yield Kernel(kernel, int(match["registers"]), spill_bytes, smem_bytes)
 
 
 def _assemble(path: Path) -> str:

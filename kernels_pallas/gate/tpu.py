@@ -16,13 +16,13 @@ from jax.sharding import Mesh
 
 from kernels_pallas.gate.bundles import Loop, read_loops
 from kernels_pallas.gate.case import Case
-from kernels_pallas.gate.hlo import pool_error, temp_bytes
+from kernels_pallas.gate.hlo import error_of, temp_bytes
 from kernels_pallas.gate.row import Row
 
 TARGETS: Mapping[str, str] = {"v5e": "v5e:2x4", "v5p": "v5p:2x2x2", "v6e": "v6e:2x4", "v7x": "tpu7x:2x2x1"}
 """Topologies of eight devices; a chip of v7x is two."""
 
-_BUNDLES = re.compile(r"\d+-(?P<kernel>.+?)(?:\.\d+)?-\d+-final_bundles\.txt")
+_BUNDLES = re.compile(r"\d+-(?P<kernel>paged_\w+)(?:\.\d+)?-\d+-final_bundles\.txt")
 
 
 def environment(dump: Path) -> dict[str, str]:
@@ -58,7 +58,7 @@ def compile_case(case: Case, target: str, dump: Path) -> list[Row]:
         began_s = time.perf_counter()
         compiled = jax.jit(case.function, donate_argnums=case.donated).lower(*case.placed(mesh)).compile()
         compile_s = time.perf_counter() - began_s
-    error, used_bytes = pool_error(compiled, case.pool_bytes), temp_bytes(compiled)
+    error, used_bytes = error_of(case, compiled), temp_bytes(compiled)
     kernels = _kernels(dump)
     if not kernels:
         return [Row(case.name, target, error is None, compile_s, used_bytes, error=error)]

@@ -82,6 +82,7 @@ def _layers(deployment: Deployment, name: str, shape: ForwardShape) -> Case:
         pool_bytes=pool.size * pool.dtype.itemsize // deployment.devices,
         specs=in_specs,
         devices=deployment.devices,
+        collectives={"all-reduce": 2 * LAYERS} if deployment.devices > 1 else {},
     )
 
 
@@ -113,6 +114,7 @@ def _ends(deployment: Deployment) -> Case:
         pool_bytes=config.vocab_size * config.hidden_size * 2 // deployment.devices,
         specs=in_specs,
         devices=deployment.devices,
+        collectives={"all-reduce": 1, "all-gather": 1} if deployment.devices > 1 else {},
     )
 
 

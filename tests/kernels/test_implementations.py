@@ -33,17 +33,17 @@ def test_a_cpu_takes_plain_xla():
 
 
 @pytest.mark.parametrize(
-    ("platform", "capability", "name"),
+    ("platform", "kind", "name"),
     [
-        ("tpu", None, "mosaic_tpu"),
-        ("gpu", "9.0", "mosaic_gpu"),
-        ("gpu", "10.0", "mosaic_gpu"),
-        ("gpu", "8.0", "xla"),
-        ("gpu", "12.0", "xla"),
+        ("tpu", "TPU v6 lite", "mosaic_tpu"),
+        ("gpu", "NVIDIA H100 80GB HBM3", "mosaic_gpu"),
+        ("gpu", "NVIDIA B200", "mosaic_gpu"),
+        ("gpu", "NVIDIA A100-SXM4-80GB", "xla"),
+        ("gpu", "NVIDIA GeForce RTX 5090", "xla"),
     ],
 )
-def test_the_device_decides(monkeypatch, platform, capability, name):
-    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
+def test_the_device_decides(monkeypatch, platform, kind, name):
+    device = types.SimpleNamespace(platform=platform, device_kind=kind)
     monkeypatch.setattr(jax, "devices", lambda: [device])
     assert implementations.best() == name
 
