@@ -15,7 +15,7 @@ _HLO_NAMES = {"bf16": "bfloat16", "f32": "float32", "f16": "float16", "s8": "int
 
 
 def error_of(case: Case, compiled: Compiled) -> str | None:
-    """What is wrong with a program: a copy of the page pool, or an operation between devices that it should not have."""
+    """What is wrong with a program: a copy of the page pool, or an operation between devices too many or missing."""
     text = compiled.as_text() or ""
     copies = [name for name, size_bytes in _copies(text) if size_bytes >= case.pool_bytes]
     if copies:
