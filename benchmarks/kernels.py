@@ -108,7 +108,7 @@ def ours(name: str, load: Load, inputs: Inputs) -> Callable[[], Array]:
 
 
 def in_tree(load: Load, inputs: Inputs) -> Callable[[], Array] | None:
-    """The kernel that jax has for this device, on its own layout of the same pages; None if it has none for this load."""
+    """The kernel that jax has for this device, on its own layout of the same pages; None without one."""
     if jax.default_backend() == "tpu":
         from jax.experimental.pallas.ops.tpu.ragged_paged_attention import ragged_paged_attention
 

@@ -53,7 +53,7 @@ class Machine:
       qps: loads that are worth a look, by workload.
     """
 
-    costs: CostModel
+    costs: PhysicalCosts
     token_budget: int
     max_batch: int
     token_scale: float
