@@ -5,21 +5,24 @@ and can be kept on disk. A forward step is three functions: `embed`, `layers` fo
 group of as many, and `finish`. All groups share one executable, since nothing but their weights tells them apart.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from kernels_pallas.attention import gather_pages, scatter_pages
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.engine.buckets import ForwardShape, SampleShape, Variant
 from s2l_jax.engine.packing import resolve, unpack_chunks
+from s2l_jax.engine.placement import WHOLE, on_all_devices
 from s2l_jax.engine.sample_packing import pack_sampled, unpack_rows
 from s2l_jax.engine.sampling import greedy, sample
 from s2l_jax.models.batch import RaggedBatch
+from s2l_jax.models.sharding import CONTENTS, PAGES, weight_specs
 
 type Leaves = tuple[Array, ...]
 type Pages = tuple[Array, ...]
@@ -41,6 +44,7 @@ class Model(Protocol):
     """What the engine needs of a model, an `nnx.Module`; `s2l_jax.models.llama.Llama` says what the methods do."""
 
     layers: Sequence[Layer]
+    axis: str | None
 
     def embed(
         self, tokens: Int[Array, "tokens"], positions: Int[Array, "tokens"]
@@ -63,8 +67,13 @@ class DeviceCode:
       layers_per_group: layers that one call runs.
     """
 
-    def __init__(self, model: Model, layers_per_group: int) -> None:
+    def __init__(self, model: Model, layers_per_group: int, mesh: Mesh | None = None) -> None:
         """Takes the model apart.
+
+        Args:
+          model: on one device, or split over the axis of a mesh (`s2l_jax.models.sharding`).
+          layers_per_group: layers that one call runs; divides those of the model.
+          mesh: that a split model lies on; None takes the one in use when a function is called.
 
         Raises:
           InvalidArgument: the layers are not all of one kind.
@@ -73,7 +82,8 @@ class DeviceCode:
         self._graph = graph
         paths, self._tree = jax.tree.flatten_with_path(state)
         self._is_end = [path[0].key != "layers" for path, _ in paths]
-        self.ends: Leaves = tuple(leaf for (_, leaf), is_end in zip(paths, self._is_end, strict=True) if is_end)
+        self.ends: Leaves = self._ends_of(leaf for _, leaf in paths)
+        self._axis, self._mesh = model.axis, mesh
 
         split = [nnx.split(layer) for layer in model.layers]
         self._layer_graph = split[0][0]
@@ -86,6 +96,8 @@ class DeviceCode:
             tuple(leaf for _, state in split[first : first + layers_per_group] for leaf in jax.tree.leaves(state))
             for first in range(0, len(split), layers_per_group)
         )
+        self.end_specs = self._ends_of(_specs_of(state))
+        self.group_specs = _specs_of(split[0][1]) * layers_per_group
 
     def embed(self, shape: ForwardShape) -> Callable[..., tuple[Array, RopeTables]]:
         """`(ends, last tokens, packed chunks) -> (residual stream, rotary tables)`."""
@@ -94,7 +106,7 @@ class DeviceCode:
             inputs = unpack_chunks(packed, shape)
             return self._model(ends).embed(resolve(inputs.tokens, last_tokens), inputs.positions)
 
-        return embed
+        return self._on_all(embed, (self.end_specs, WHOLE, WHOLE), WHOLE)
 
     def layers(self, shape: ForwardShape) -> Callable[..., tuple[Array, Pages]]:
         """`(group, pages, residual stream, rotary tables, packed chunks) -> (residual stream, pages)`.
@@ -110,7 +122,7 @@ class DeviceCode:
                 written.append(new_pages)
             return x, tuple(written)
 
-        return layers
+        return self._on_all(layers, (self.group_specs, PAGES, WHOLE, WHOLE, WHOLE), (WHOLE, PAGES))
 
     def finish(self, shape: ForwardShape) -> Callable[..., tuple[Array, Array]]:
         """`(ends, last_hidden, residual stream, packed chunks) -> (last_hidden, marker)`; the first may be donated.
@@ -125,7 +137,7 @@ class DeviceCode:
             kept = last_hidden.at[inputs.session_slots].set(last_rows, mode="drop")
             return kept, inputs.session_slots.sum()
 
-        return finish
+        return self._on_all(finish, (self.end_specs, WHOLE, WHOLE, WHOLE), WHOLE)
 
     def sample(self, shape: SampleShape) -> Callable[..., tuple[Array, Array]]:
         """`(ends, last_hidden, last tokens, packed samples[, history]) -> (tokens, last tokens)`.
@@ -145,7 +157,10 @@ class DeviceCode:
             sampled = sample(self._logits(ends, last_hidden, slots), rows, history)
             return pack_sampled(sampled), last_tokens.at[slots].set(sampled.token, mode="drop")
 
-        return sample_greedy if shape.variant is Variant.GREEDY else sample_full
+        inputs = (self.end_specs, WHOLE, WHOLE, WHOLE)
+        if shape.variant is Variant.GREEDY:
+            return self._on_all(sample_greedy, inputs, WHOLE)
+        return self._on_all(sample_full, (*inputs, WHOLE) if shape.history else inputs, WHOLE)
 
     def gather(self, *, split: bool) -> Callable[..., Contents]:
         """`(pages of all groups, blocks) -> contents`, in one piece, or in one for each block."""
@@ -154,7 +169,7 @@ class DeviceCode:
             contents = gather_pages([pages for group in groups for pages in group], blocks)
             return tuple(jnp.split(contents, len(contents))) if split else (contents,)
 
-        return gather
+        return self._on_all(gather, (PAGES, WHOLE), CONTENTS)
 
     def scatter(self) -> Callable[..., tuple[list[Pages], Array]]:
         """`(pages of all groups, blocks, contents) -> (pages, marker)`; pages may be donated. See `finish`."""
@@ -165,7 +180,14 @@ class DeviceCode:
             size = self.layers_per_group
             return [layers[first : first + size] for first in range(0, len(layers), size)], blocks.sum()
 
-        return scatter
+        return self._on_all(scatter, (PAGES, WHOLE, CONTENTS), (PAGES, WHOLE))
+
+    def _on_all(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+        return on_all_devices(function, self._axis, self._mesh, in_specs, out_specs)
+
+    def _ends_of[T](self, leaves: Iterable[T]) -> tuple[T, ...]:
+        """What belongs to arrays outside of the layers, of one thing for each array of the model."""
+        return tuple(leaf for leaf, is_end in zip(leaves, self._is_end, strict=True) if is_end)
 
     def _logits(self, ends: Leaves, last_hidden: Array, slots: Array) -> Array:
         return self._model(ends).logits(last_hidden.at[slots].get(mode="clip"))
@@ -180,3 +202,8 @@ class DeviceCode:
         first = index * self._layer_arrays
         state = jax.tree.unflatten(self._layer_tree, group[first : first + self._layer_arrays])
         return nnx.merge(self._layer_graph, state)
+
+
+def _specs_of(state: nnx.State) -> tuple[PartitionSpec, ...]:
+    """How each array of a state is split, if any is."""
+    return tuple(jax.tree.leaves(weight_specs(state), is_leaf=lambda value: isinstance(value, PartitionSpec)))

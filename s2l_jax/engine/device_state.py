@@ -13,11 +13,12 @@ import numpy as np
 from jax.stages import Compiled
 from jaxtyping import Array
 
+from kernels_pallas.attention import kv_pages_shape
 from s2l_jax.engine.buckets import FORWARD_PARTS, ForwardShape, SampleShape, gather_name, scatter_name
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.device_code import Contents, DeviceCode, Pages
+from s2l_jax.engine.placement import Placement
 from s2l_jax.models.config import ModelConfig
-from s2l_jax.models.llama import init_kv_pages
 
 
 class DeviceState:
@@ -25,16 +26,16 @@ class DeviceState:
 
     Attributes:
       code: the model's functions and weights.
-      device: where everything is.
+      placement: where everything is.
       executables: by name; to be set before anything is called.
       pages: the page pool, one array a layer, in the groups of `code`.
       last_hidden: each session's last hidden state behind the final norm, `[max_sessions, hidden]`.
       last_tokens: the token each session sampled last, int32 `[max_sessions]`.
     """
 
-    def __init__(self, code: DeviceCode, model_config: ModelConfig, config: EngineConfig) -> None:
+    def __init__(self, code: DeviceCode, placement: Placement, model_config: ModelConfig, config: EngineConfig) -> None:
         self.code = code
-        (self.device,) = code.ends[0].devices()
+        self.placement = placement
         self.executables: Mapping[str, Compiled] = {}
         self._model_config = model_config
         self._config = config
@@ -46,7 +47,7 @@ class DeviceState:
     def forward(self, shape: ForwardShape, packed: np.ndarray) -> Array:
         """Runs chunks, as `pack_chunks` lays them out; what it returns is ready when they have run."""
         embed, layers, finish = (self.executables[shape.name(part)] for part in FORWARD_PARTS)
-        on_device = jax.device_put(packed, self.device)
+        on_device = jax.device_put(packed, self.placement.whole)
         x, rope = embed(self.code.ends, self.last_tokens, on_device)
         for index, group in enumerate(self.code.groups):
             x, self.pages[index] = layers(group, self.pages[index], x, rope, on_device)
@@ -76,7 +77,7 @@ class DeviceState:
         groups of layers share theirs, so one group is enough.
         """
         embed, layers, finish = (self.executables[forward.name(part)] for part in FORWARD_PARTS)
-        on_device = jax.device_put(packed, self.device)
+        on_device = jax.device_put(packed, self.placement.whole)
         x, rope = embed(self.code.ends, self.last_tokens, on_device)
         x, self.pages[0] = layers(self.code.groups[0], self.pages[0], x, rope, on_device)
         self.last_hidden, _ = finish(self.code.ends, self.last_hidden, x, on_device)
@@ -96,13 +97,13 @@ class DeviceState:
             buffer.delete()
 
     def _indices(self, blocks: Sequence[int]) -> Array:
-        return jax.device_put(np.asarray(blocks, np.int32), self.device)
+        return jax.device_put(np.asarray(blocks, np.int32), self.placement.whole)
 
     def _allocate(self) -> None:
-        config, model = self._config, self._model_config
-        with jax.default_device(self.device):
-            pages = init_kv_pages(model, config.num_blocks, config.block_size, config.dtype)
-            self.last_hidden = jnp.zeros((config.max_sessions, model.hidden_size), config.dtype)
-            self.last_tokens = jnp.zeros(config.max_sessions, jnp.int32)
+        config, model, whole = self._config, self._model_config, self.placement.whole
+        shape = kv_pages_shape(config.num_blocks, config.block_size, model.num_kv_heads, model.head_dim)
+        pages = tuple(jnp.zeros(shape, config.dtype, device=self.placement.pages) for _ in range(model.num_layers))
+        self.last_hidden = jnp.zeros((config.max_sessions, model.hidden_size), config.dtype, device=whole)
+        self.last_tokens = jnp.zeros(config.max_sessions, jnp.int32, device=whole)
         count = self.code.layers_per_group
         self.pages = [pages[first : first + count] for first in range(0, len(pages), count)]

@@ -1,4 +1,4 @@
-"""The JAX engine: one device, one copy of the weights, one page pool.
+"""The JAX engine: one device or several that act as one, one copy of the weights, one page pool.
 
 Ownership. The pages and the session buffers are donated to every step, so an older handle to them is dead: exactly one
 thread, the owner, may touch them. The first thread that submits a step becomes the owner and stays it. `warmup` may run
@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
+import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Array
 
 from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
@@ -31,6 +33,7 @@ from s2l_jax.engine.host_pinned import PinnedMemory
 from s2l_jax.engine.host_pool import CopyTimes, DeviceCopies, HostMemory, HostPool, Saved
 from s2l_jax.engine.lowering import Lowering
 from s2l_jax.engine.packing import pack_chunks, pack_nothing
+from s2l_jax.engine.placement import Placement
 from s2l_jax.engine.protocol import MAX_OUTSTANDING, Progress
 from s2l_jax.engine.sample_packing import SampleGroup, group_samples, pack_history, pack_samples
 from s2l_jax.engine.step import Step, are_ready, members
@@ -38,13 +41,14 @@ from s2l_jax.models.config import ModelConfig
 
 
 class JaxEngine:
-    """Executes step plans on the device that holds the model's weights."""
+    """Executes step plans on the devices that hold the model's weights."""
 
     def __init__(self, model: Model, model_config: ModelConfig, config: EngineConfig) -> None:
         """Allocates the page pool.
 
         Args:
-          model: an `nnx.Module` such as `s2l_jax.models.llama.Llama`, its weights on the device to use.
+          model: an `nnx.Module` such as `s2l_jax.models.llama.Llama`, its weights on the device to use, or split
+            over several (`s2l_jax.models.sharding`).
           model_config: its shape.
           config: sizes; `dtype` must be that of the model.
 
@@ -60,8 +64,9 @@ class JaxEngine:
         self.config = config
         self._model_config = model_config
         self._buckets = Buckets(config)
-        code = DeviceCode(model, layers_per_call(model_config.num_layers))
-        self._state = DeviceState(code, model_config, config)
+        placement = Placement.of(jax.tree.leaves(nnx.state(model))[0])
+        code = DeviceCode(model, layers_per_call(model_config.num_layers), placement.mesh)
+        self._state = DeviceState(code, placement, model_config, config)
         self._memory = self._host_memory()
         self._host = HostPool(self._memory, config.host_blocks)
         self._steps: deque[Step] = deque()
@@ -219,15 +224,15 @@ class JaxEngine:
             self._host.forget(each.saves)
         if has_kv and isinstance(error, S2LError):
             return error
-        reason = f"step {plan.step_id} failed on {self._state.device}: {type(error).__name__}: {error}"
+        reason = f"step {plan.step_id} failed on {self._state.placement}: {type(error).__name__}: {error}"
         return InternalError(reason) if has_kv else KVLost(f"{reason}; the KV of all sessions is lost")
 
     def _host_memory(self) -> HostMemory:
-        slots, device = self.config.host_blocks, self._state.device
+        slots, placement = self.config.host_blocks, self._state.placement
         if self.config.host_memory == "pinned_host":
-            return PinnedMemory(slots, device)
+            return PinnedMemory(slots, placement.contents("pinned_host"), placement.contents())
         layers = [pages for group in self._state.pages for pages in group]
-        return NumpyMemory(slots, (len(layers), *layers[0].shape[1:]), layers[0].dtype, device)
+        return NumpyMemory(slots, (len(layers), *layers[0].shape[1:]), layers[0].dtype, placement.contents())
 
     def _lowering(self) -> Lowering:
         return Lowering(self._state, self._buckets, split_contents=self._memory.split_contents)
@@ -237,11 +242,12 @@ class JaxEngine:
             return None
         sizes = replace(self.config, cache_dir=None, compile_threads=1, host_blocks=0)
         code = self._state.code
+        devices = self._state.placement.devices
         shapes = [(leaf.shape, str(leaf.dtype)) for leaf in (*code.ends, *code.groups[0])]
         return ExecutableStore(
             self.config.cache_dir,
-            code=code_fingerprint([sizes, self._model_config, shapes]),
-            environment=environment_fingerprint(self._state.device),
+            code=code_fingerprint([sizes, self._model_config, shapes, len(devices)]),
+            environment=environment_fingerprint(devices[0]),
         )
 
 

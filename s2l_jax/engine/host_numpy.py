@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from s2l_jax.engine.device_code import Contents
@@ -16,14 +17,14 @@ class NumpyMemory:
       slots: pages it holds.
       page_shape: `[layers, kv_heads, block_size, kv_dim]`.
       dtype: of the pages.
-      device: where pages are read to.
+      on_device: where pages are read to.
     """
 
     split_contents = False
 
-    def __init__(self, slots: int, page_shape: tuple[int, ...], dtype: DTypeLike, device: jax.Device) -> None:
+    def __init__(self, slots: int, page_shape: tuple[int, ...], dtype: DTypeLike, on_device: Sharding) -> None:
         self._pages = np.empty((slots, *page_shape), dtype)
-        self._device = device
+        self._on_device = on_device
 
     def write(self, slots: Sequence[int], contents: Contents) -> None:
         """See `HostMemory.write`."""
@@ -33,4 +34,4 @@ class NumpyMemory:
 
     def read(self, slots: Sequence[int]) -> Contents:
         """See `HostMemory.read`. Transfers may share memory with their source or run late, so they get a copy."""
-        return (jax.device_put(self._pages.take(slots, axis=0), self._device),)
+        return (jax.device_put(self._pages.take(slots, axis=0), self._on_device),)

@@ -7,7 +7,7 @@ replaced, so what is being read stays as it is.
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Sharding
 from jaxtyping import Array
 
 from s2l_jax.engine.device_code import Contents
@@ -18,15 +18,15 @@ class PinnedMemory:
 
     Args:
       slots: pages it holds.
-      device: whose memory it is, and where pages are read to.
+      on_host: the memory, of the kind `pinned_host`.
+      on_device: where pages are read to.
     """
 
     split_contents = True
 
-    def __init__(self, slots: int, device: jax.Device) -> None:
+    def __init__(self, slots: int, on_host: Sharding, on_device: Sharding) -> None:
         self._pages: list[Array | None] = [None] * slots
-        self._on_host = SingleDeviceSharding(device, memory_kind="pinned_host")
-        self._on_device = SingleDeviceSharding(device)
+        self._on_host, self._on_device = on_host, on_device
 
     def write(self, slots: Sequence[int], contents: Contents) -> None:
         """See `HostMemory.write`."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 from jax.stages import Lowered
 
 from s2l_jax.engine.buckets import (
@@ -35,7 +36,7 @@ class Lowering:
         self._code = state.code
         self._buckets = buckets
         self._split = split_contents
-        self._place = jax.sharding.SingleDeviceSharding(state.device)
+        self._whole, self._contents = state.placement.whole, state.placement.contents()
         self._ends = self._abstract(state.code.ends)
         self._group = self._abstract(state.code.groups[0])
         self._pages = self._abstract(state.pages)
@@ -60,7 +61,7 @@ class Lowering:
         embed = jax.jit(self._code.embed(shape), keep_unused=True)
         if part == "embed":
             return embed.lower(self._ends, self._last_tokens, packed)
-        x, rope = self._abstract(jax.eval_shape(embed, self._ends, self._last_tokens, packed))
+        x, rope = self._abstract(jax.eval_shape(embed, self._ends, self._last_tokens, packed), self._whole)
         if part == "layers":
             layers = jax.jit(self._code.layers(shape), donate_argnums=(1, 2), keep_unused=True)
             return layers.lower(self._group, self._pages[0], x, rope, packed)
@@ -80,13 +81,14 @@ class Lowering:
 
     def _scatter(self, pages: int) -> Lowered:
         blocks = self._int32(pages)
-        contents = self._abstract(jax.eval_shape(self._code.gather(split=self._split), self._pages, blocks))
+        contents = jax.eval_shape(self._code.gather(split=self._split), self._pages, blocks)
+        contents = self._abstract(contents, self._contents)
         scatter = jax.jit(self._code.scatter(), donate_argnums=0, keep_unused=True)
         return scatter.lower(self._pages, blocks, contents)
 
     def _int32(self, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._place)
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self._whole)
 
-    def _abstract(self, tree: Any) -> Any:
-        """Shapes of arrays, placed on the device."""
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._place), tree)
+    def _abstract(self, tree: Any, sharding: Sharding | None = None) -> Any:
+        """Shapes of arrays, placed where they are, or where `sharding` says."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree)

@@ -20,12 +20,12 @@ from kernels_pallas.gate.case import Case
 from s2l_jax.engine.buckets import ForwardShape, SampleShape, Variant
 from s2l_jax.engine.device_code import DeviceCode
 from s2l_jax.engine.packing import packed_size
+from s2l_jax.engine.placement import WHOLE
 from s2l_jax.engine.sample_packing import ROW_WORDS
 from s2l_jax.models.config import ModelConfig, RopeScaling
 from s2l_jax.models.llama import Llama, weight_shapes
-from s2l_jax.models.sharding import pages_spec, weight_specs
+from s2l_jax.models.sharding import AXIS, PAGES, PartOfWeights
 
-AXIS = "model"
 LAYERS = 2
 _ROPE = RopeScaling("llama3", 8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=8192)
 _LLAMA_8B = ModelConfig("Llama-3.1-8B", 128256, 4096, 14336, 32, 32, 8, 128, 131072, rope_theta=5e5, rope_scaling=_ROPE)
@@ -64,7 +64,7 @@ def cases_of(target: str) -> Sequence[Case]:
 
 def _layers(deployment: Deployment, name: str, shape: ForwardShape) -> Case:
     """One group of layers."""
-    code, specs = _device_code(deployment)
+    code = _device_code(deployment)
     config = deployment.model
     pool = jax.ShapeDtypeStruct(
         kv_pages_shape(_POOL_PAGES, _PAGE_SIZE, config.num_kv_heads, config.head_dim), jnp.bfloat16
@@ -72,12 +72,11 @@ def _layers(deployment: Deployment, name: str, shape: ForwardShape) -> Case:
     x = _array(shape.tokens, config.hidden_size)
     rope = (jax.ShapeDtypeStruct((shape.tokens, config.head_dim // 2), jnp.float32),) * 2
     packed = jax.ShapeDtypeStruct((packed_size(shape),), jnp.int32)
-    one = pages_spec(AXIS)
-    in_specs = (specs["group"], (one,) * LAYERS, PartitionSpec(), (PartitionSpec(),) * 2, PartitionSpec())
+    in_specs = (code.group_specs, (PAGES,) * LAYERS, WHOLE, (WHOLE,) * 2, WHOLE)
     return Case(
         name=f"{name}, {LAYERS} layers of {deployment}",
-        function=_sharded(code.layers(shape), in_specs, (PartitionSpec(), (one,) * LAYERS)),
-        shapes=(_whole(code.groups[0], specs["group"], deployment), (pool,) * LAYERS, x, rope, packed),
+        function=code.layers(shape),
+        shapes=(_whole(code.groups[0], code.group_specs, deployment), (pool,) * LAYERS, x, rope, packed),
         donated=(1, 2),
         pool_bytes=pool.size * pool.dtype.itemsize // deployment.devices,
         specs=in_specs,
@@ -88,7 +87,7 @@ def _layers(deployment: Deployment, name: str, shape: ForwardShape) -> Case:
 
 def _ends(deployment: Deployment) -> Case:
     """What comes before and after the layers of a decode step, and greedy sampling."""
-    code, specs = _device_code(deployment)
+    code = _device_code(deployment)
     config, shape = deployment.model, _SHAPES["decode"]
     embed, finish = code.embed(shape), code.finish(shape)
     sample = code.sample(SampleShape(shape.sequences, Variant.GREEDY, 0))
@@ -98,9 +97,9 @@ def _ends(deployment: Deployment) -> Case:
         last_hidden, _ = finish(arrays, last_hidden, x, packed)
         return last_hidden, sample(arrays, last_hidden, last_tokens, rows)
 
-    in_specs = (specs["ends"], *[PartitionSpec()] * 4)
+    in_specs = (code.end_specs, *[WHOLE] * 4)
     shapes = (
-        _whole(code.ends, specs["ends"], deployment),
+        _whole(code.ends, code.end_specs, deployment),
         _array(_SESSIONS, config.hidden_size),
         jax.ShapeDtypeStruct((_SESSIONS,), jnp.int32),
         jax.ShapeDtypeStruct((packed_size(shape),), jnp.int32),
@@ -108,7 +107,7 @@ def _ends(deployment: Deployment) -> Case:
     )
     return Case(
         name=f"embedding, norm and greedy sampling of {deployment}",
-        function=_sharded(ends, in_specs, PartitionSpec()),
+        function=ends,
         shapes=shapes,
         donated=(1, 2),
         pool_bytes=config.vocab_size * config.hidden_size * 2 // deployment.devices,
@@ -119,21 +118,14 @@ def _ends(deployment: Deployment) -> Case:
 
 
 @functools.cache
-def _device_code(deployment: Deployment) -> tuple[DeviceCode, dict[str, Any]]:
-    """The functions of one device's part, its arrays as shapes only, and where they lie."""
-    config = replace(deployment.model.part(deployment.devices), num_layers=LAYERS)
+def _device_code(deployment: Deployment) -> DeviceCode:
+    """The functions; its arrays are only shapes, of one device's part."""
+    whole = replace(deployment.model, num_layers=LAYERS)
     nothing = np.zeros((), np.float32)
-    weights = {name: np.broadcast_to(nothing, shape) for name, shape in weight_shapes(config).items()}
-    model = nnx.eval_shape(lambda: Llama(config, weights, jnp.bfloat16, AXIS))
-    code = DeviceCode(model, LAYERS)
-    layer_specs = jax.tree.leaves(weight_specs(nnx.split(model.layers[0])[1], AXIS), is_leaf=_is_spec)
-    end_specs = weight_specs({name: part for name, part in nnx.split(model)[1].items() if name != "layers"}, AXIS)
-    return code, {"group": tuple(layer_specs) * LAYERS, "ends": tuple(jax.tree.leaves(end_specs, is_leaf=_is_spec))}
-
-
-def _sharded(function: Any, in_specs: Any, out_specs: Any) -> Any:
-    """`function` on each device of the mesh in use."""
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    weights = {name: np.broadcast_to(nothing, shape) for name, shape in weight_shapes(whole).items()}
+    part = PartOfWeights(weights, 0, deployment.devices)
+    model = nnx.eval_shape(lambda: Llama(whole.part(deployment.devices), part, jnp.bfloat16, AXIS))
+    return DeviceCode(model, LAYERS)
 
 
 def _whole(parts: Sequence[Any], specs: Sequence[PartitionSpec], deployment: Deployment) -> Any:
@@ -148,7 +140,3 @@ def _whole(parts: Sequence[Any], specs: Sequence[PartitionSpec], deployment: Dep
 
 def _array(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-
-
-def _is_spec(value: Any) -> bool:
-    return isinstance(value, PartitionSpec)

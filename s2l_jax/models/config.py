@@ -82,9 +82,9 @@ class ModelConfig:
         """What one device of `parts` has of a tensor-parallel model.
 
         Raises:
-          InvalidArgument: heads, feed-forward network or vocabulary do not divide by `parts`.
+          InvalidArgument: heads or feed-forward network do not divide by `parts`.
         """
-        split = ("num_q_heads", "num_kv_heads", "intermediate_size", "vocab_size")
+        split = ("num_q_heads", "num_kv_heads", "intermediate_size")
         for field in split:
             if getattr(self, field) % parts:
                 raise InvalidArgument(

@@ -172,15 +172,13 @@ class Llama(nnx.Module):
     """A whole decoder. Pure: pages go in and come out, donate them in the jit that calls `hidden`.
 
     With `axis`, the name of a mesh axis, it is one device's part of a tensor-parallel decoder, for use inside
-    `jax.shard_map`: `config` is that of the part (`ModelConfig.part`), so are the weights and pages. Heads, the inner
-    dimension of the feed-forward network and the vocabulary are split; a layer sums twice over the devices, as in
-    Megatron-LM (Shoeybi et al. 2019).
+    `jax.shard_map`: `config` is that of the part (`ModelConfig.part`), so are the weights and pages
+    (`s2l_jax.models.sharding`). A layer sums twice over the devices.
     """
 
     def __init__(
         self, config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: DTypeLike, axis: str | None = None
     ) -> None:
-        _check_weights(config, weights)
         model = _Weights(weights, "model.", config.rms_norm_eps, dtype, axis)
         self.config = config
         self.axis = axis
@@ -204,6 +202,7 @@ class Llama(nnx.Module):
         Raises:
           InvalidArgument: a weight is missing or has the wrong shape; the message names it.
         """
+        check_weights(config, weights)
         return cls(config, weights, dtype)
 
     def embed(
@@ -213,7 +212,7 @@ class Llama(nnx.Module):
         rope = rope_tables(self.config, positions)
         if self.axis is None:
             return self.embedding[...][tokens], rope
-        mine = tokens - jax.lax.axis_index(self.axis) * self.config.vocab_size
+        mine = tokens - jax.lax.axis_index(self.axis) * len(self.embedding[...])
         rows = self.embedding[...].at[mine].get(mode="fill", fill_value=0, wrap_negative_indices=False)
         return jax.lax.psum(rows, self.axis), rope
 
@@ -242,7 +241,9 @@ class Llama(nnx.Module):
         """Scores of the next token, float32, from hidden states that `hidden` gave."""
         head = self.embedding if self.lm_head is None else self.lm_head
         scores = matmul(hidden, head[...])
-        return scores if self.axis is None else jax.lax.all_gather(scores, self.axis, axis=1, tiled=True)
+        if self.axis is None:
+            return scores
+        return jax.lax.all_gather(scores, self.axis, axis=1, tiled=True)[:, : self.config.vocab_size]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -296,7 +297,8 @@ class _Weights:
         return RMSNorm(self.array(f"{name}.weight"), self._eps)
 
 
-def _check_weights(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
+def check_weights(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
+    """Raises InvalidArgument if a weight is missing or has the wrong shape; the message names it."""
     for name, shape in weight_shapes(config).items():
         if name not in weights:
             raise InvalidArgument(f"model {config.name!r} has no weight {name!r} (shape {shape})")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 from s2l_jax.core.errors import InternalError
 from s2l_jax.core.ids import BlockId, HostSlot
@@ -305,8 +306,11 @@ def test_memories_are_what_they_are_called(engine: JaxEngine) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("kind", HOST_MEMORIES)
 def test_memories_keep_every_bit(kind: str, dtype: str) -> None:
-    device, shape = jax.devices()[0], (2, 1, 4, 8)
-    memory: HostMemory = PinnedMemory(6, device) if kind == "pinned_host" else NumpyMemory(6, shape, dtype, device)
+    shape = (2, 1, 4, 8)
+    device = SingleDeviceSharding(jax.devices()[0])
+    memory: HostMemory = NumpyMemory(6, shape, dtype, device)
+    if kind == "pinned_host":
+        memory = PinnedMemory(6, device.with_memory_kind("pinned_host"), device)
     bits = np.random.default_rng(0).integers(0, 256, (5, *shape, jnp.dtype(dtype).itemsize), np.uint8)
     pages = bits.view(jnp.dtype(dtype))[..., 0]
     on_device = jax.device_put(pages, device)

@@ -13,6 +13,7 @@ from s2l_jax.models.batch import RaggedBatch
 from s2l_jax.models.config import ModelConfig, RopeScaling
 from s2l_jax.models.llama import Llama, init_kv_pages, weight_shapes
 from s2l_jax.models.rope import scaled_frequencies
+from s2l_jax.models.sharding import PartOfWeights
 
 BASE = ModelConfig(
     name="test",
@@ -138,22 +139,12 @@ def test_family_equals_dense(name):
         np.testing.assert_allclose(run_in_chunks(model, chunks) / scale, expected / scale, atol=2e-5)
 
 
-def part_of(config, weights, index, parts):
-    """One device's weights: rows of most projections, columns of those that are summed, all of the norms."""
-    found = {}
-    for name, value in weights.items():
-        axis = 1 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0
-        is_whole = "norm" in name or name.endswith(("o_proj.bias", "down_proj.bias"))
-        found[name] = value if is_whole else np.split(value, parts, axis)[index]
-    return found
-
-
 @pytest.mark.parametrize("name", ["llama2", "smollm2_tied", "qwen3", "all_biases_linear"])
 def test_parts_of_a_tensor_parallel_decoder_equal_dense(name):
     parts = 2
-    config = dataclasses.replace(FAMILY[name], vocab_size=98)
+    config = FAMILY[name]  # whose vocabulary is odd
     weights = random_weights(config)
-    models = [Llama(config.part(parts), part_of(config, weights, i, parts), jnp.float32, "model") for i in range(parts)]
+    models = [Llama(config.part(parts), PartOfWeights(weights, i, parts), jnp.float32, "model") for i in range(parts)]
     graph = nnx.split(models[0])[0]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(nnx.split(model)[1] for model in models))
 
