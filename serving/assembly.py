@@ -23,7 +23,9 @@ from s2l_jax.engine.engine import JaxEngine
 from s2l_jax.engine.memory import block_bytes, blocks_that_fit, host_bytes
 from s2l_jax.engine.protocol import Engine
 from s2l_jax.models import registry
+from s2l_jax.models.chat import ChatTemplate
 from s2l_jax.models.registry import LoadedModel
+from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.prompt import PromptPieces, pieces_of_template
@@ -46,12 +48,16 @@ class Assembly:
     Attributes:
       orchestrator: ready for sessions; whoever assembled it closes it.
       model: what a client may know about it.
+      tokenizer: of the model.
+      chat_template: how a conversation becomes a prompt, None if the model has none.
       engine: sizes that were chosen.
       costs: what the scheduler reckons with.
     """
 
     orchestrator: Orchestrator
     model: ModelInfo
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
     engine: EngineConfig
     costs: CostModel
 
@@ -148,7 +154,8 @@ def assemble(
     )
     orchestrator = Orchestrator(engine, scheduler, model.tokenizer, limits)
     orchestrator.start(lambda done, total, name: report("compile", done, total, name))
-    return Assembly(orchestrator, _model_info(model, sizes, default_max_tokens, config.policy), sizes, costs)
+    info = _model_info(model, sizes, default_max_tokens, config.policy)
+    return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, costs)
 
 
 def _engine_config(config: ServeConfig, model: LoadedModel, dtype: str) -> EngineConfig:

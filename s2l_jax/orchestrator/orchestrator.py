@@ -225,6 +225,11 @@ class Orchestrator:
             session, stats = ended
             session.outlet.emit(DoneEvent("cancelled", stats))
 
+    def unready(self) -> str | None:
+        """Why no session may be opened any more, None if sessions may; a full house does not count."""
+        with self._registry.lock:
+            return self._registry.failure or self._registry.refusal
+
     def stats(self) -> OrchestratorStats:
         """A snapshot of counters and queues."""
         with self._registry.lock:

@@ -1,4 +1,4 @@
-"""`s2l serve`: a model behind gRPC."""
+"""`s2l serve`: a model behind gRPC and HTTP."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from serving.config import DEFAULT_MODEL, DTYPES, ServeConfig, default_cache_dir
 if TYPE_CHECKING:
     from serving.assembly import Assembly
     from serving.grpc.server import GrpcConfig
+    from serving.http.server import HttpConfig
 
 _DEFAULTS = ServeConfig(cache_dir=None)
 
@@ -24,6 +25,7 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 @click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name (see s2l models list) or directory.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=9000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--http-port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 is without HTTP.")
 @click.option("--max-model-len", type=int, help="Tokens of prompt and output together.  [default: the model's limit]")
 @click.option("--kv-blocks", type=int, help="KV blocks in the pool.  [default: a share of the memory]")
 @click.option("--block-size", default=_DEFAULTS.block_size, show_default=True, help="Tokens a block holds.")
@@ -49,11 +51,14 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 )
 @click.option("--drain-timeout-s", default=30.0, show_default=True, help="Time for sessions to end after SIGTERM.")
 @click.option("--jetstream-temperature", default=0.0, show_default=True, help="Of requests by JetStream's clients.")
-@click.option("--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, port, pid) when serving.")
+@click.option(
+    "--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, ports, pid) when serving."
+)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def serve(
     host: str,
     port: int,
+    http_port: int,
     drain_timeout_s: float,
     jetstream_temperature: float,
     cache_dir: Path | None,
@@ -61,10 +66,11 @@ def serve(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Serve a model over gRPC.
+    """Serve a model over gRPC and HTTP.
 
     Sessions take context while it is still arriving (service s2l.v1.StreamingContext); JetStream's clients find their
-    service on the same port, beside health checks and reflection. SIGTERM and Ctrl-C let running sessions end first.
+    service on the same port, beside health checks and reflection, and OpenAI's clients find theirs on --http-port.
+    SIGTERM and Ctrl-C let running sessions end first.
     """
     if cache_dir is not None:
         options |= {"cache_dir": cache_dir, "profile_dir": cache_dir / "profiles"}
@@ -73,36 +79,52 @@ def serve(
     from serving.commands.progress import progress_bars
     from serving.grpc.jetstream import JetStreamConfig
     from serving.grpc.server import GrpcConfig
+    from serving.http.server import HttpConfig
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     started_s = time.monotonic()
     with progress_bars(quiet=quiet) as progress:
         assembly = assemble(config, progress)
     grpc_config = GrpcConfig(host, port, jetstream=JetStreamConfig(temperature=jetstream_temperature))
-    asyncio.run(_serve(assembly, grpc_config, drain_timeout_s, ready_file, started_s))
+    http_config = HttpConfig(host, http_port) if http_port else None
+    asyncio.run(_serve(assembly, grpc_config, http_config, drain_timeout_s, ready_file, started_s))
 
 
 async def _serve(
-    assembly: "Assembly", config: "GrpcConfig", drain_timeout_s: float, ready_file: Path | None, started_s: float
+    assembly: "Assembly",
+    config: "GrpcConfig",
+    http_config: "HttpConfig | None",
+    drain_timeout_s: float,
+    ready_file: Path | None,
+    started_s: float,
 ) -> None:
     from serving.grpc.server import GrpcServer, wait_for_signal
+    from serving.http.server import HttpServer
 
-    server = GrpcServer(assembly.orchestrator, assembly.model, config)
+    orchestrator, model = assembly.orchestrator, assembly.model
+    server = GrpcServer(orchestrator, model, config)
+    http = None
+    if http_config is not None:
+        http = HttpServer(orchestrator, model, assembly.tokenizer, assembly.chat_template, http_config)
     try:
+        http_port = None if http is None else await http.start()
         port = await server.start()
     except BaseException:
-        assembly.orchestrator.close()
+        orchestrator.close()
         raise
-    _announce(assembly, config.host, port, time.monotonic() - started_s)
+    _announce(assembly, config.host, port, http_port, time.monotonic() - started_s)
     if ready_file is not None:
-        _write_ready_file(ready_file, config.host, port)
+        _write_ready_file(ready_file, config.host, port, http_port)
     number = await wait_for_signal()
     click.echo(f"{number.name}: no new sessions, running ones have {drain_timeout_s:g} s to end (again to stop now)")
     is_drained = await server.stop(drain_timeout_s)
+    if http is not None:
+        # Last, so that it says until then that it is not ready, and what it still has to send is sent.
+        await http.stop()
     click.echo("stopped, all sessions had ended" if is_drained else "stopped, some sessions were cut off")
 
 
-def _announce(assembly: "Assembly", host: str, port: int, took_s: float) -> None:
+def _announce(assembly: "Assembly", host: str, port: int, http_port: int | None, took_s: float) -> None:
     sizes, model = assembly.engine, assembly.model
     click.echo(
         f"{model.name} ({sizes.dtype}, up to {model.max_model_len} tokens, "
@@ -111,10 +133,13 @@ def _announce(assembly: "Assembly", host: str, port: int, took_s: float) -> None
         f"Listening on grpc://{host}:{port}  -  try: s2l ask 'What is this about?' --context README.md "
         f"--target grpc://{host}:{port}"
     )
+    if http_port is not None:
+        click.echo(f"Listening on http://{host}:{http_port}/v1  -  try: curl http://{host}:{http_port}/v1/models")
 
 
-def _write_ready_file(path: Path, host: str, port: int) -> None:
+def _write_ready_file(path: Path, host: str, port: int, http_port: int | None) -> None:
     """Appears complete or not at all, so that a script may wait for it to exist."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"host": host, "port": port, "pid": os.getpid()}), encoding="utf-8")
+    address = {"host": host, "port": port, "http_port": http_port, "pid": os.getpid()}
+    partial.write_text(json.dumps(address), encoding="utf-8")
     partial.replace(path)

@@ -5,10 +5,13 @@ import http.server
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -62,7 +65,7 @@ def test_help_lists_commands_without_importing_them() -> None:
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True).stdout
     *lines, last = out.splitlines()
     assert last.startswith("[] ")
-    assert any(line.split() == ["serve", "Serve", "a", "model", "over", "gRPC"] for line in lines)
+    assert any(line.split() == ["serve", "Serve", "a", "model", "over", "gRPC", "and", "HTTP"] for line in lines)
     assert any(line.strip().startswith("ask ") and "question" in line for line in lines)
 
 
@@ -175,6 +178,8 @@ def test_serve_announces_itself_and_drains_on_sigterm(tmp_path: Path, request: p
     ready = tmp_path / "ready.json"
     small = ["--max-model-len", "256", "--kv-blocks", "64", "--token-budget", "16", "--max-batch", "4"]
     small += ["--host-kv-gib", "0", "--preemption", "recompute"]
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        small += ["--http-port", str(probe.getsockname()[1])]
     command = [*S2L, "serve", "--model", "tiny-random", "--port", "0", "--ready-file", str(ready), *small]
     process = subprocess.Popen(
         [*command, "--max-sessions", "4", "--cache-dir", cache_dir, "--drain-timeout-s", "20"],
@@ -190,6 +195,9 @@ def test_serve_announces_itself_and_drains_on_sigterm(tmp_path: Path, request: p
             time.sleep(0.05)
         address = json.loads(ready.read_text())
         assert address["pid"] == process.pid
+        url = f"http://{address['host']}:{address['http_port']}"
+        with urllib.request.urlopen(f"{url}/ready", timeout=20) as response:
+            assert json.load(response) == {"status": "ready"}
         params = SamplingParams(max_tokens=8, ignore_eos=True)
         with Client(f"{address['host']}:{address['port']}", timeout_s=60) as client:
             whole = client.generate("Hello world", params)
@@ -197,12 +205,15 @@ def test_serve_announces_itself_and_drains_on_sigterm(tmp_path: Path, request: p
                 next(session.events())
                 process.send_signal(signal.SIGTERM)
                 time.sleep(0.3)
+                with pytest.raises(urllib.error.HTTPError, match="503"):
+                    urllib.request.urlopen(f"{url}/ready", timeout=20)
                 session.append("world", final=True)
                 assert session.result().token_ids == whole.token_ids
         out, err = process.communicate(timeout=30)
         assert process.returncode == 0, err
         assert "64 KV blocks of 16 and 0 on the host" in out
         assert f"Listening on grpc://127.0.0.1:{address['port']}" in out
+        assert f"Listening on {url}/v1" in out
         assert "stopped, all sessions had ended" in out
     finally:
         process.kill()

@@ -34,7 +34,7 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-c", "from serving.cli import main; main()", "serve", "--port", "0"),
-                    *("--ready-file", str(ready), *self._arguments),
+                    *("--http-port", "0", "--ready-file", str(ready), *self._arguments),
                 ],
                 stdout=subprocess.DEVNULL,
                 process_group=0,  # ctrl-C is for the replay, which then ends the server in order

@@ -1,0 +1,76 @@
+"""The ASGI application: all routes, and what surrounds them."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, NotFound, S2LError
+from serving.http.backend import Backend
+from serving.http.chat import chat_routes
+from serving.http.completions import completion_routes
+from serving.http.errors import ErrorBody, error_response, invalid_request
+from serving.http.guard import Guard
+from serving.http.probes import probe_routes
+from serving.http.tokens import token_routes
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request is wrong."},
+    404: {"model": ErrorBody, "description": "No such model or session."},
+    422: {"model": ErrorBody, "description": "Not used: what is wrong with a request is status 400."},
+    429: {"model": ErrorBody, "description": "No room: try again after `Retry-After`."},
+    503: {"model": ErrorBody, "description": "The server drains, or its engine has stopped."},
+    504: {"model": ErrorBody, "description": "It took longer than the server allows."},
+}
+
+
+def make_app(backend: Backend, *, max_body_bytes: int, receive_timeout_s: float) -> FastAPI:
+    """The application.
+
+    Args:
+      backend: the served model.
+      max_body_bytes: size of a request's body at most.
+      receive_timeout_s: time for a body to come.
+    """
+    app = FastAPI(
+        title="s2l",
+        version=backend.model.server_version,
+        description="OpenAI's API, and context that is still arriving.",
+        responses=_ERRORS,
+        redoc_url=None,
+        docs_url=None,  # the page would load its scripts from elsewhere
+    )
+    for routes in (completion_routes, chat_routes, token_routes, probe_routes):
+        app.include_router(routes(backend))
+    app.add_exception_handler(S2LError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_middleware(Guard, max_body_bytes=max_body_bytes, receive_timeout_s=receive_timeout_s)
+    return app
+
+
+async def _on_error(http: Request, error: Exception) -> Response:
+    assert isinstance(error, S2LError)
+    return error_response(error)
+
+
+async def _on_invalid(http: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(invalid_request(error.errors()))
+
+
+async def _on_http(http: Request, error: Exception) -> Response:
+    """What the routing itself refuses."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, S2LError):
+        return error_response(error.__cause__, close=True)  # while the body was read
+    where = f"{http.method} {http.url.path}"
+    if error.status_code == 404:
+        return error_response(NotFound(f"there is no {where}: see /openapi.json for what there is"))
+    if error.status_code == 405:
+        response = error_response(FailedPrecondition(f"{where}: the path takes other methods"))
+        response.status_code = 405
+        response.headers.update(error.headers or {})
+        return response
+    return error_response(InvalidArgument(f"{where}: {error.detail}"))

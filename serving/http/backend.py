@@ -1,0 +1,44 @@
+"""What every route of the HTTP server works with."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from s2l_jax.models.chat import ChatTemplate
+from s2l_jax.models.tokenizer import Tokenizer
+from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.client.types import ModelInfo
+from serving.http.errors import NoSuchModel
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The served model and what runs it.
+
+    Attributes:
+      orchestrator: owns the sessions.
+      model: what is served.
+      tokenizer: of the model.
+      chat_template: how a conversation becomes a prompt, None if the model has none.
+      pool: runs what tokenizes or renders, so that the event loop never waits for it.
+      max_choices: answers that one request may ask for.
+      send_timeout_s: a client that does not take what was sent to it for this long is cut off.
+    """
+
+    orchestrator: Orchestrator
+    model: ModelInfo
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    pool: Executor
+    max_choices: int
+    send_timeout_s: float
+
+    def check_model(self, name: str | None) -> None:
+        """Raises NoSuchModel unless a request names the served model, or none."""
+        if name is not None and name != self.model.name:
+            raise NoSuchModel(f"no model {name!r}: this server has {self.model.name!r}")
+
+    async def in_pool[T](self, function: Callable[[], T]) -> T:
+        """Runs a function in the pool and waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, function)

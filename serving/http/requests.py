@@ -1,0 +1,220 @@
+"""Requests of OpenAI's API as they are understood here, with the extensions that other servers made customary."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from s2l_jax.core.params import SamplingParams
+from serving.http.errors import InvalidField
+from serving.http.fields import without_effect
+
+_WORD = 1 << 64
+
+TokenIds = list[int]
+
+
+class Strict(BaseModel):
+    """A body without room for fields that the server does not know."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class StreamOptions(Strict):
+    """What a stream carries besides the output."""
+
+    include_usage: bool | None = Field(None, description="End with one more event that has `usage` and no choices.")
+    include_obfuscation: bool | None = Field(None, description="Without effect: nothing is added to hide lengths.")
+
+
+class SamplingRequest(Strict):
+    """What completions and chat have in common. Null is the same as leaving a field out."""
+
+    model: str | None = Field(None, description="Name of the served model; may be left out.")
+    max_tokens: int | None = Field(None, description="Output tokens at most; the server has a default.")
+    temperature: float | None = Field(None, description="0 is greedy; 1 if left out.")
+    top_p: float | None = Field(None, description="Keep the smallest set of tokens with at least this probability.")
+    n: int | None = Field(None, ge=1, description="Answers to each prompt; 1 if left out.")
+    stop: str | list[str] | None = Field(None, description="Strings that end the output, and are not part of it.")
+    seed: int | None = Field(None, ge=-(_WORD // 2), lt=_WORD, description="Repeats the output; answer i adds i.")
+    presence_penalty: float | None = Field(None, description="Subtracted once from tokens seen in the output, -2 to 2.")
+    frequency_penalty: float | None = Field(None, description="Subtracted for each time a token was output, -2 to 2.")
+    stream: bool | None = Field(None, description="Answer in server-sent events, as the output comes.")
+    stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
+    top_k: int | None = Field(None, description="Extension: keep the k likeliest tokens; 0 is off.")
+    min_p: float | None = Field(
+        None, description="Extension: drop tokens less likely than this share of the likeliest."
+    )
+    repetition_penalty: float | None = Field(None, description="Extension: divides logits of tokens seen; 1 is off.")
+    ignore_eos: bool | None = Field(None, description="Extension: go on past the end of sequence.")
+    stop_token_ids: TokenIds | None = Field(None, description="Extension: tokens that end the output.")
+    priority: int | None = Field(None, description="Extension: -1000 to 1000, higher ones go first.")
+    first_token_within_s: float | None = Field(None, description="Extension: when the first token is wanted, in s.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_fields_without_effect(cls, body: Any) -> Any:
+        return without_effect(body) if isinstance(body, dict) else body
+
+    @model_validator(mode="after")
+    def _check_stream_options(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise InvalidField("stream_options is only for streams: set stream, or leave it out", "stream_options")
+        return self
+
+    @property
+    def choices(self) -> int:
+        """Answers to each prompt."""
+        return self.n or 1
+
+    @property
+    def includes_usage(self) -> bool:
+        """True if a stream ends with its usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def params(self, index: int, max_tokens: int, logprobs: int | None) -> SamplingParams:
+        """Sampling parameters of answer `index`.
+
+        Raises:
+          InvalidArgument: a field is out of range.
+        """
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=_or(self.temperature, 1.0),
+            top_k=_or(self.top_k, 0),
+            top_p=_or(self.top_p, 1.0),
+            min_p=_or(self.min_p, 0.0),
+            seed=None if self.seed is None else (self.seed + index) % _WORD,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            stop_token_ids=frozenset(self.stop_token_ids or ()),
+            ignore_eos=bool(self.ignore_eos),
+            repetition_penalty=_or(self.repetition_penalty, 1.0),
+            presence_penalty=_or(self.presence_penalty, 0.0),
+            frequency_penalty=_or(self.frequency_penalty, 0.0),
+            logprobs=logprobs,
+        )
+
+
+# Tags in angle brackets tell kinds of value apart; error messages leave them out.
+
+
+def _kind_of_prompt(prompt: Any) -> str | None:
+    if isinstance(prompt, str):
+        return "<text>"
+    if not isinstance(prompt, list):
+        return None
+    first = prompt[0] if prompt else 0
+    return "<texts>" if isinstance(first, str) else "<lists>" if isinstance(first, list) else "<ids>"
+
+
+Prompt = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[str], Tag("<texts>")]
+    | Annotated[TokenIds, Tag("<ids>")]
+    | Annotated[list[TokenIds], Tag("<lists>")],
+    Discriminator(
+        _kind_of_prompt,
+        custom_error_type="prompt",
+        custom_error_message="give a text, a list of token ids, or a list of either",
+    ),
+]
+
+
+class CompletionRequest(SamplingRequest):
+    """`POST /v1/completions`."""
+
+    prompt: Prompt = Field(description="A text, token ids, or a list of either: then each is answered.")
+    logprobs: int | None = Field(None, description="Log probabilities of the output and of this many alternatives.")
+    add_special_tokens: bool | None = Field(
+        None, description="Extension: begin a text with the begin-of-sequence token, if the model wants it; true."
+    )
+
+    @property
+    def prompts(self) -> list[str | TokenIds]:
+        """All prompts, text or token ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        prompts: list[str | TokenIds] = []
+        ids: TokenIds = []
+        for one in self.prompt:
+            if isinstance(one, int):
+                ids.append(one)
+            else:
+                prompts.append(one)
+        return prompts or [ids]
+
+
+class TextPart(Strict):
+    """A part of a message."""
+
+    type: Literal["text"] = Field(description="Only text is understood.")
+    text: str = Field(description="The part's text.")
+
+
+def _kind_of_content(content: Any) -> str | None:
+    return "<text>" if isinstance(content, str) else "<parts>" if isinstance(content, list) else None
+
+
+MessageContent = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")],
+    Discriminator(
+        _kind_of_content, custom_error_type="content", custom_error_message="give a text, or a list of parts"
+    ),
+]
+
+
+class Message(Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(description="`developer` is taken as `system`.")
+    content: MessageContent = Field(description="Text; parts are joined by line ends.")
+    name: str | None = Field(None, description="Who speaks, if the model's chat template cares.")
+    refusal: None = Field(None, description="Only null.")
+
+    def for_template(self) -> dict[str, str]:
+        """The message as chat templates take it."""
+        content = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+        message = {"role": "system" if self.role == "developer" else self.role, "content": content}
+        return message if self.name is None else message | {"name": self.name}
+
+
+class ChatRequest(SamplingRequest):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[Message] = Field(min_length=1, description="The conversation, oldest message first.")
+    max_completion_tokens: int | None = Field(None, description="Output tokens at most; goes before `max_tokens`.")
+    logprobs: bool | None = Field(None, description="Log probabilities of the output.")
+    top_logprobs: int | None = Field(None, description="And of this many alternatives, 0 to 20.")
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidField("top_logprobs is only for logprobs: set logprobs, or leave it out", "top_logprobs")
+        return self
+
+
+class TokenizeRequest(Strict):
+    """`POST /tokenize`: a text, or a conversation."""
+
+    model: str | None = Field(None, description="Name of the served model; may be left out.")
+    prompt: str | None = Field(None, description="The text.")
+    messages: list[Message] | None = Field(None, min_length=1, description="Or a conversation.")
+    add_special_tokens: bool = Field(True, description="As for completions; a conversation has its own.")
+    add_generation_prompt: bool = Field(True, description="End a conversation where the answer begins.")
+    return_token_strs: bool = Field(False, description="Also return the text of each token.")
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise InvalidField("give either prompt or messages", "prompt")
+        return self
+
+
+class DetokenizeRequest(Strict):
+    """`POST /detokenize`."""
+
+    model: str | None = Field(None, description="Name of the served model; may be left out.")
+    tokens: TokenIds = Field(description="The token ids.")
+
+
+def _or[T](value: T | None, default: T) -> T:
+    return default if value is None else value

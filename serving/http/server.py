@@ -1,0 +1,141 @@
+"""The HTTP server's life: it listens beside the gRPC server, in the same event loop."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import uvicorn
+
+from s2l_jax.core.errors import InvalidArgument
+from s2l_jax.models.chat import ChatTemplate
+from s2l_jax.models.tokenizer import Tokenizer
+from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.client.types import ModelInfo
+from serving.http.app import make_app
+from serving.http.backend import Backend
+
+_STOP_GRACE_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """Where to listen, and limits of clients.
+
+    Attributes:
+      host: address to bind.
+      port: port to bind; 0 lets the system choose.
+      max_body_bytes: size of one request, or of one message of a WebSocket, at most.
+      max_choices: answers that one request may ask for.
+      tokenizer_threads: threads that tokenize.
+      receive_timeout_s: time for a request's body to come.
+      send_timeout_s: a client that takes nothing for this long is cut off.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_body_bytes: int = 16 << 20
+    max_choices: int = 64
+    tokenizer_threads: int = 2
+    receive_timeout_s: float = 60.0
+    send_timeout_s: float = 60.0
+
+
+class HttpServer:
+    """Serves one orchestrator. Belongs to the event loop it is started in; the orchestrator belongs to its owner.
+
+    Args:
+      orchestrator: owns sessions and engine.
+      model: what is served.
+      tokenizer: of the model.
+      chat_template: how a conversation becomes a prompt, None if the model has none.
+      config: where to listen.
+    """
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        model: ModelInfo,
+        tokenizer: Tokenizer,
+        chat_template: ChatTemplate | None,
+        config: HttpConfig,
+    ) -> None:
+        self._config = config
+        self._pool = ThreadPoolExecutor(config.tokenizer_threads, thread_name_prefix="s2l-http-tokenizer")
+        backend = Backend(
+            orchestrator, model, tokenizer, chat_template, self._pool, config.max_choices, config.send_timeout_s
+        )
+        app = make_app(backend, max_body_bytes=config.max_body_bytes, receive_timeout_s=config.receive_timeout_s)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",  # bounds the size of headers, which the faster parser does not
+                ws="websockets-sansio",
+                ws_max_size=config.max_body_bytes,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_STOP_GRACE_S,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Binds and serves; returns the port.
+
+        Raises:
+          InvalidArgument: the address cannot be bound.
+        """
+        # What the library warns about is what clients send.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        listener = self._listen()
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="s2l-http")
+        started = asyncio.create_task(self._server.has_started.wait())
+        await asyncio.wait({self._serving, started}, return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            started.cancel()
+            self._serving.result()
+        port: int = listener.getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        """Stops listening and lets answers be sent to their ends; the orchestrator should have been drained before."""
+        if self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _listen(self) -> socket.socket:
+        config = self._config
+        try:
+            family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
+            listener = socket.create_server((config.host, config.port), family=family, backlog=2048)
+        except OSError as error:
+            raise InvalidArgument(
+                f"cannot listen on {config.host}:{config.port}: {error.strerror}; choose another --http-port (0 is "
+                "without HTTP) or --host"
+            ) from error
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Inherited by connections: also one that is being closed is let go if its client takes nothing.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.send_timeout_s * 1000))
+        return listener
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the command that runs it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
