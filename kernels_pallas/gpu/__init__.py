@@ -1,0 +1,1 @@
+"""Paged attention for Hopper and Blackwell, in Pallas Mosaic GPU."""
