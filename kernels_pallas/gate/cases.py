@@ -41,6 +41,8 @@ _KERNELS = {
     "sm_100": "mosaic_gpu",
 }
 
+_MANY_SHAPES = ("v6e", "sm_90")
+
 LLAMA_8B = Heads(32, 8, 128)
 LLAMA_8B_TP4 = Heads(8, 2, 128)
 LLAMA_8B_TP8 = Heads(4, 1, 128)
@@ -106,15 +108,21 @@ def scatter_case(heads: Heads = LLAMA_8B, page_size: int = 64, blocks: int = 32)
 
 
 def cases_of(target: str) -> Sequence[Case]:
-    """All cases of a target, in the order of the report."""
+    """All cases of a target, in the order of the report: many shapes for one chip of each maker, few for others."""
     copies = (write_case(64), write_case(1024), gather_case(), scatter_case())
     kernel = _KERNELS[target]
     if kernel == "xla":
         return (attention_case(kernel), *copies)
-    return (
-        *(attention_case(kernel, page_size=size) for size in (16, 64, 128, 256)),
-        attention_case(kernel, LLAMA_8B_TP4),
+    few = (
+        *(attention_case(kernel, page_size=size) for size in (16, 64)),
         attention_case(kernel, LLAMA_8B_TP8),
+    )
+    if target not in _MANY_SHAPES:
+        return (*few, *copies)
+    return (
+        *few,
+        *(attention_case(kernel, page_size=size) for size in (128, 256)),
+        attention_case(kernel, LLAMA_8B_TP4),
         *(attention_case(kernel, Heads(16, 8, dim)) for dim in (64, 96, 256)),
         *(attention_case(kernel, kv_dtype=dtype) for dtype in ("int8", "float8_e4m3fn")),
         attention_case(kernel, sliding_window=1024, soft_cap=50.0),

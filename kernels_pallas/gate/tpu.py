@@ -22,6 +22,9 @@ from kernels_pallas.gate.row import Row
 TARGETS: Mapping[str, str] = {"v5e": "v5e:2x4", "v5p": "v5p:2x2x2", "v6e": "v6e:2x4", "v7x": "tpu7x:2x2x1"}
 """Topologies of eight devices; a chip of v7x is two."""
 
+_MATRIX_UNITS: Mapping[str, int] = {"v5e": 4, "v5p": 4, "v6e": 2, "v7x": 2}
+_MATMUL_CYCLES = 8  # a matrix unit takes in one row a cycle, and an instruction feeds it eight
+_DECODE = re.compile(r"paged_decode_(\d+)")
 _BUNDLES = re.compile(r"\d+-(?P<kernel>paged_\w+)(?:\.\d+)?-\d+-final_bundles\.txt")
 
 
@@ -86,8 +89,27 @@ def _row(
         temp_bytes=used_bytes,
         vmem_bytes=vmem_bytes,
         spill_bytes=spill_bytes,
+        bundles_per_kv_token=_bundles_per_kv_token(name, loops),
+        mxu_occupancy=_occupancy(loops, target),
         error=error,
     )
+
+
+def _bundles_per_kv_token(kernel: str, loops: Sequence[Loop]) -> float | None:
+    """Bundles of the hot loop over the tokens of a block, which the name of a decode kernel tells."""
+    match = _DECODE.match(kernel)
+    return None if match is None else _hot(loops).bundles / int(match[1])
+
+
+def _occupancy(loops: Sequence[Loop], target: str) -> float:
+    """Share of the hot loop's cycles in which matrix units take in rows, over all of them."""
+    hot = _hot(loops)
+    return hot.matmuls * _MATMUL_CYCLES / (hot.bundles * _MATRIX_UNITS[target])
+
+
+def _hot(loops: Sequence[Loop]) -> Loop:
+    """The loop that multiplies most for its length: the others handle edges."""
+    return max(loops, key=lambda loop: loop.matmuls / max(loop.bundles, 1))
 
 
 def _kernels(dump: Path) -> dict[str, list[Loop]]:

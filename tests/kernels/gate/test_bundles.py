@@ -1,4 +1,7 @@
-from kernels_pallas.gate.bundles import read_loops
+from collections import Counter
+
+from kernels_pallas.gate import tpu
+from kernels_pallas.gate.bundles import Loop, read_loops
 
 # As libtpu prints final bundles: address, label, depth of the loop, instructions.
 TEXT = """
@@ -21,3 +24,11 @@ def test_bundles_belong_to_the_innermost_loop(tmp_path):
     assert [(loop.depth, loop.bundles) for loop in (whole, outer, inner)] == [(0, 2), (1, 3), (2, 3)]
     assert (outer.matmuls, inner.matmuls, whole.matmuls) == (2, 0, 0)
     assert outer.operations["vmul"] == outer.operations["vld"] == 1
+
+
+def test_figures_are_of_the_loop_that_multiplies_most_for_its_length():
+    edge, hot = Loop(1, 1000, Counter(vmatmul=100)), Loop(1, 100, Counter(vmatmul=20, vld=50))
+    assert tpu._bundles_per_kv_token("paged_decode_50", [edge, hot]) == 2.0
+    assert tpu._bundles_per_kv_token("paged_prefill_50", [edge, hot]) is None
+    # 20 instructions of 8 cycles for 2 units in 100 bundles.
+    assert tpu._occupancy([edge, hot], "v6e") == 0.8

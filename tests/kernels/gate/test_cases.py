@@ -36,7 +36,7 @@ def test_steps_of_real_models_are_traced_for_each_device():
     steps = importlib.import_module("s2l_jax.engine.step_cases")
     assert steps.cases_of("sm_80") == ()
     cases = steps.cases_of("v6e")
-    assert len(cases) == 3 * len(steps.DEPLOYMENTS)
+    assert len(cases) == 2 * len(steps.DEPLOYMENTS) + 3
     layers = next(case for case in cases if case.name == "decode, 2 layers of Llama-3.1-8B on 8")
     assert layers.collectives == {"all-reduce": 4}
     assert layers.specs[1] == (PartitionSpec(None, "model", None, None),) * 2
