@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, Protocol
 
 import grpc.aio
 
@@ -37,19 +37,24 @@ class StreamingContextServicer(streaming_pb2_grpc.StreamingContextServicer):
         self, requests: AsyncIterator[pb.SessionRequest], context: grpc.aio.ServicerContext
     ) -> None:
         """Runs one session from `open` to `Done` or an error status."""
-        await _Stream(self._orchestrator, self._pool, self._default_max_tokens, context).run(requests)
+        await SessionStream(self._orchestrator, self._pool, self._default_max_tokens, context).run(requests)
 
 
-class _Stream:
-    """One stream: a task applies requests in order, the handler itself writes events.
+class Writer(Protocol):
+    """Where a stream's responses go, as gRPC's context takes them."""
+
+    async def write(self, message: pb.SessionResponse) -> None:
+        """Sends a response; waits while the client does not read."""
+
+
+class SessionStream:
+    """One stream: a task applies requests in order, the caller of `run` itself writes events.
 
     `_turn` is held from the start of a request to its acknowledgement, so an acknowledgement always comes before the
     output that its event set off. Whichever way the stream ends, its session ends.
     """
 
-    def __init__(
-        self, orchestrator: Orchestrator, pool: Executor, default_max_tokens: int, context: grpc.aio.ServicerContext
-    ) -> None:
+    def __init__(self, orchestrator: Orchestrator, pool: Executor, default_max_tokens: int, context: Writer) -> None:
         self._orchestrator = orchestrator
         self._pool = pool
         self._default_max_tokens = default_max_tokens
@@ -64,6 +69,11 @@ class _Stream:
         self._defect: Exception | None = None
 
     async def run(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
+        """Returns after `Done`.
+
+        Raises:
+          S2LError: the stream failed; `requests` may raise one, too.
+        """
         receiver = asyncio.create_task(self._receive(requests), name="s2l-stream-receiver")
         try:
             await self._send()
@@ -80,7 +90,7 @@ class _Stream:
                     raise self._defect or event.error
                 if isinstance(event, DoneEvent) and self._cancel_seq is not None:
                     await self._context.write(self._cancel_accepted(event))
-                await self._context.write(_response(event))
+                await self._context.write(response_of(event))
             if isinstance(event, DoneEvent):
                 return
 
@@ -213,7 +223,8 @@ def _accepted(ack: Ack) -> pb.SessionResponse:
     )
 
 
-def _response(event: SinkEvent) -> pb.SessionResponse:
+def response_of(event: SinkEvent) -> pb.SessionResponse:
+    """The response for an event that is not a failure."""
     match event:
         case TokenEvent():
             top = [pb.TopLogprobs(ids=[i for i, _ in one], logprobs=[p for _, p in one]) for one in event.top]

@@ -13,6 +13,8 @@ from serving.http.completions import completion_routes
 from serving.http.errors import ErrorBody, error_response, invalid_request
 from serving.http.guard import Guard
 from serving.http.probes import probe_routes
+from serving.http.sessions import session_routes
+from serving.http.stream_socket import stream_routes
 from serving.http.tokens import token_routes
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -41,7 +43,7 @@ def make_app(backend: Backend, *, max_body_bytes: int, receive_timeout_s: float)
         redoc_url=None,
         docs_url=None,  # the page would load its scripts from elsewhere
     )
-    for routes in (completion_routes, chat_routes, token_routes, probe_routes):
+    for routes in (completion_routes, chat_routes, session_routes, stream_routes, token_routes, probe_routes):
         app.include_router(routes(backend))
     app.add_exception_handler(S2LError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -7,7 +7,7 @@ from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.events import TokenEvent
 from serving.http.responses import ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob
 
-_LOWEST = -9999.0  # JSON has no infinity
+_LOWEST = -9999.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def scored(event: TokenEvent, ending: frozenset[int]) -> Iterator[Scored]:
     tops = event.top or ((),) * len(event.ids)
     for token_id, logprob, top in zip(event.ids, event.logprobs, tops, strict=False):
         if token_id not in ending:
-            yield Scored(token_id, _finite(logprob), tuple((one, _finite(value)) for one, value in top))
+            yield Scored(token_id, finite(logprob), tuple((one, finite(value)) for one, value in top))
 
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Iterable[Scored]) -> ChatLogprobs:
@@ -87,5 +87,6 @@ def token_text(raw: bytes) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
+    """The log probability, or a very low one where there is none: JSON has no infinity."""
     return max(logprob, _LOWEST)

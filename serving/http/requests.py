@@ -22,33 +22,51 @@ class Strict(BaseModel):
 class StreamOptions(Strict):
     """What a stream carries besides the output."""
 
-    include_usage: bool | None = Field(None, description="End with one more event that has `usage` and no choices.")
-    include_obfuscation: bool | None = Field(None, description="Without effect: nothing is added to hide lengths.")
+    include_usage: bool | None = Field(
+        default=None, description="End with one more event that has `usage` and no choices."
+    )
+    include_obfuscation: bool | None = Field(
+        default=None, description="Without effect: nothing is added to hide lengths."
+    )
 
 
 class SamplingRequest(Strict):
     """What completions and chat have in common. Null is the same as leaving a field out."""
 
-    model: str | None = Field(None, description="Name of the served model; may be left out.")
-    max_tokens: int | None = Field(None, description="Output tokens at most; the server has a default.")
-    temperature: float | None = Field(None, description="0 is greedy; 1 if left out.")
-    top_p: float | None = Field(None, description="Keep the smallest set of tokens with at least this probability.")
-    n: int | None = Field(None, ge=1, description="Answers to each prompt; 1 if left out.")
-    stop: str | list[str] | None = Field(None, description="Strings that end the output, and are not part of it.")
-    seed: int | None = Field(None, ge=-(_WORD // 2), lt=_WORD, description="Repeats the output; answer i adds i.")
-    presence_penalty: float | None = Field(None, description="Subtracted once from tokens seen in the output, -2 to 2.")
-    frequency_penalty: float | None = Field(None, description="Subtracted for each time a token was output, -2 to 2.")
-    stream: bool | None = Field(None, description="Answer in server-sent events, as the output comes.")
-    stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
-    top_k: int | None = Field(None, description="Extension: keep the k likeliest tokens; 0 is off.")
-    min_p: float | None = Field(
-        None, description="Extension: drop tokens less likely than this share of the likeliest."
+    model: str | None = Field(default=None, description="Name of the served model; may be left out.")
+    max_tokens: int | None = Field(default=None, description="Output tokens at most; the server has a default.")
+    temperature: float | None = Field(default=None, description="0 is greedy; 1 if left out.")
+    top_p: float | None = Field(
+        default=None, description="Keep the smallest set of tokens with at least this probability."
     )
-    repetition_penalty: float | None = Field(None, description="Extension: divides logits of tokens seen; 1 is off.")
-    ignore_eos: bool | None = Field(None, description="Extension: go on past the end of sequence.")
-    stop_token_ids: TokenIds | None = Field(None, description="Extension: tokens that end the output.")
-    priority: int | None = Field(None, description="Extension: -1000 to 1000, higher ones go first.")
-    first_token_within_s: float | None = Field(None, description="Extension: when the first token is wanted, in s.")
+    n: int | None = Field(default=None, ge=1, description="Answers to each prompt; 1 if left out.")
+    stop: str | list[str] | None = Field(
+        default=None, description="Strings that end the output, and are not part of it."
+    )
+    seed: int | None = Field(
+        default=None, ge=-(_WORD // 2), lt=_WORD, description="Repeats the output; answer i adds i."
+    )
+    presence_penalty: float | None = Field(
+        default=None, description="Subtracted once from tokens seen in the output, -2 to 2."
+    )
+    frequency_penalty: float | None = Field(
+        default=None, description="Subtracted for each time a token was output, -2 to 2."
+    )
+    stream: bool | None = Field(default=None, description="Answer in server-sent events, as the output comes.")
+    stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
+    top_k: int | None = Field(default=None, description="Extension: keep the k likeliest tokens; 0 is off.")
+    min_p: float | None = Field(
+        default=None, description="Extension: drop tokens less likely than this share of the likeliest."
+    )
+    repetition_penalty: float | None = Field(
+        default=None, description="Extension: divides logits of tokens seen; 1 is off."
+    )
+    ignore_eos: bool | None = Field(default=None, description="Extension: go on past the end of sequence.")
+    stop_token_ids: TokenIds | None = Field(default=None, description="Extension: tokens that end the output.")
+    priority: int | None = Field(default=None, description="Extension: -1000 to 1000, higher ones go first.")
+    first_token_within_s: float | None = Field(
+        default=None, description="Extension: when the first token is wanted, in s."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -123,9 +141,12 @@ class CompletionRequest(SamplingRequest):
     """`POST /v1/completions`."""
 
     prompt: Prompt = Field(description="A text, token ids, or a list of either: then each is answered.")
-    logprobs: int | None = Field(None, description="Log probabilities of the output and of this many alternatives.")
+    logprobs: int | None = Field(
+        default=None, description="Log probabilities of the output and of this many alternatives."
+    )
     add_special_tokens: bool | None = Field(
-        None, description="Extension: begin a text with the begin-of-sequence token, if the model wants it; true."
+        default=None,
+        description="Extension: begin a text with the begin-of-sequence token, if the model wants it; true.",
     )
 
     @property
@@ -167,8 +188,8 @@ class Message(Strict):
 
     role: Literal["system", "developer", "user", "assistant"] = Field(description="`developer` is taken as `system`.")
     content: MessageContent = Field(description="Text; parts are joined by line ends.")
-    name: str | None = Field(None, description="Who speaks, if the model's chat template cares.")
-    refusal: None = Field(None, description="Only null.")
+    name: str | None = Field(default=None, description="Who speaks, if the model's chat template cares.")
+    refusal: None = Field(default=None, description="Only null.")
 
     def for_template(self) -> dict[str, str]:
         """The message as chat templates take it."""
@@ -181,9 +202,11 @@ class ChatRequest(SamplingRequest):
     """`POST /v1/chat/completions`."""
 
     messages: list[Message] = Field(min_length=1, description="The conversation, oldest message first.")
-    max_completion_tokens: int | None = Field(None, description="Output tokens at most; goes before `max_tokens`.")
-    logprobs: bool | None = Field(None, description="Log probabilities of the output.")
-    top_logprobs: int | None = Field(None, description="And of this many alternatives, 0 to 20.")
+    max_completion_tokens: int | None = Field(
+        default=None, description="Output tokens at most; goes before `max_tokens`."
+    )
+    logprobs: bool | None = Field(default=None, description="Log probabilities of the output.")
+    top_logprobs: int | None = Field(default=None, description="And of this many alternatives, 0 to 20.")
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
@@ -195,12 +218,12 @@ class ChatRequest(SamplingRequest):
 class TokenizeRequest(Strict):
     """`POST /tokenize`: a text, or a conversation."""
 
-    model: str | None = Field(None, description="Name of the served model; may be left out.")
-    prompt: str | None = Field(None, description="The text.")
-    messages: list[Message] | None = Field(None, min_length=1, description="Or a conversation.")
-    add_special_tokens: bool = Field(True, description="As for completions; a conversation has its own.")
-    add_generation_prompt: bool = Field(True, description="End a conversation where the answer begins.")
-    return_token_strs: bool = Field(False, description="Also return the text of each token.")
+    model: str | None = Field(default=None, description="Name of the served model; may be left out.")
+    prompt: str | None = Field(default=None, description="The text.")
+    messages: list[Message] | None = Field(default=None, min_length=1, description="Or a conversation.")
+    add_special_tokens: bool = Field(default=True, description="As for completions; a conversation has its own.")
+    add_generation_prompt: bool = Field(default=True, description="End a conversation where the answer begins.")
+    return_token_strs: bool = Field(default=False, description="Also return the text of each token.")
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
@@ -212,7 +235,7 @@ class TokenizeRequest(Strict):
 class DetokenizeRequest(Strict):
     """`POST /detokenize`."""
 
-    model: str | None = Field(None, description="Name of the served model; may be left out.")
+    model: str | None = Field(default=None, description="Name of the served model; may be left out.")
     tokens: TokenIds = Field(description="The token ids.")
 
 

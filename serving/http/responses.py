@@ -151,7 +151,7 @@ class Tokenized(BaseModel):
     count: int
     max_model_len: int = Field(description="Tokens of prompt and output together.")
     tokens: list[int]
-    token_strs: list[str] | None = Field(None, description="If asked for: the text of each token.")
+    token_strs: list[str] | None = Field(default=None, description="If asked for: the text of each token.")
 
 
 class Detokenized(BaseModel):

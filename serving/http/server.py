@@ -65,10 +65,10 @@ class HttpServer:
     ) -> None:
         self._config = config
         self._pool = ThreadPoolExecutor(config.tokenizer_threads, thread_name_prefix="s2l-http-tokenizer")
-        backend = Backend(
+        self._backend = Backend(
             orchestrator, model, tokenizer, chat_template, self._pool, config.max_choices, config.send_timeout_s
         )
-        app = make_app(backend, max_body_bytes=config.max_body_bytes, receive_timeout_s=config.receive_timeout_s)
+        app = make_app(self._backend, max_body_bytes=config.max_body_bytes, receive_timeout_s=config.receive_timeout_s)
         self._server = _Server(
             uvicorn.Config(
                 app,

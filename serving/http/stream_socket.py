@@ -1,0 +1,94 @@
+"""Streaming context over a WebSocket: `/v1/stream`, one session per connection, as gRPC has one per stream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import ValidationError
+
+from s2l_jax.core.errors import InvalidArgument, S2LError
+from serving.grpc.streaming import SessionStream
+from serving.http.backend import Backend
+from serving.http.errors import defect, error_body, http_status, invalid_request
+from serving.http.session_events import SessionEvent, event_of
+from serving.http.session_requests import SocketRequest
+from serving.protos.s2l.v1 import streaming_pb2 as pb
+from serving.status import Cancelled
+
+_NORMAL = 1000
+_FORBIDDEN = 1008
+_PRIVATE = 4000  # codes from here on are ours: this and the HTTP status
+
+
+def stream_routes(backend: Backend) -> APIRouter:
+    """The route of the WebSocket."""
+    router = APIRouter()
+
+    @router.websocket("/v1/stream")
+    async def stream(socket: WebSocket) -> None:
+        """Runs one session from `open` to `done` or `error`; a client that goes cancels it."""
+        if not _is_same_origin(socket):
+            await socket.close(_FORBIDDEN)
+            return
+        await socket.accept()
+        writer = _Writer(socket, backend.send_timeout_s)
+        default_max_tokens = backend.model.default_max_tokens
+        session = SessionStream(backend.orchestrator, backend.pool, default_max_tokens, writer)
+        try:
+            try:
+                await session.run(_requests(socket, default_max_tokens))
+                code = _NORMAL
+            except (WebSocketDisconnect, TimeoutError, Cancelled):
+                raise
+            except S2LError as error:
+                code = await writer.fail(error)
+            except Exception as error:  # noqa: BLE001 - the client is told of it, and the log
+                code = await writer.fail(defect(error, "/v1/stream"))
+            async with asyncio.timeout(backend.send_timeout_s):
+                await socket.close(code)
+        except (WebSocketDisconnect, TimeoutError, Cancelled):
+            pass  # the client has gone, or does not read: the connection is closed
+
+    return router
+
+
+class _Writer:
+    """Sends responses as JSON."""
+
+    def __init__(self, socket: WebSocket, timeout_s: float) -> None:
+        self._socket = socket
+        self._timeout_s = timeout_s
+
+    async def write(self, message: pb.SessionResponse) -> None:
+        await self._send(event_of(message))
+
+    async def fail(self, error: S2LError) -> int:
+        """Sends an error, and returns the code to close with."""
+        await self._send(SessionEvent(error=error_body(error).error))
+        return _PRIVATE + http_status(error)
+
+    async def _send(self, one: SessionEvent) -> None:
+        async with asyncio.timeout(self._timeout_s):
+            await self._socket.send_text(one.to_json())
+
+
+async def _requests(socket: WebSocket, default_max_tokens: int) -> AsyncIterator[pb.SessionRequest]:
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise Cancelled("the client has gone")
+        text = message.get("text")
+        if text is None:
+            raise InvalidArgument("a message is JSON in a text frame, not in a binary one")
+        try:
+            request = SocketRequest.model_validate_json(text)
+        except ValidationError as error:
+            raise invalid_request(error.errors()) from error
+        yield request.to_wire(default_max_tokens)
+
+
+def _is_same_origin(socket: WebSocket) -> bool:
+    """False for a page of another site: browsers let it open a WebSocket without asking the server first."""
+    origin = socket.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
