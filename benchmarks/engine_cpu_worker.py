@@ -46,7 +46,7 @@ def s2l(job: Job) -> Iterator[EngineFor]:
         "max_sessions": served.max_sessions,
         "max_model_len": loaded.config.max_position,
     }
-    num_blocks = blocks_that_fit(loaded.config, dtype=job["dtype"], device=jax.devices()[0], **shared)
+    num_blocks = blocks_that_fit(loaded.config, dtype=job["dtype"], devices=jax.devices()[:1], **shared)
     shared |= {"num_blocks": num_blocks, "token_budget": served.token_budget, "max_batch": served.max_batch}
     sizes = EngineConfig(dtype=job["dtype"], cache_dir=served.cache_dir, **shared)
     engine = JaxEngine(loaded.build(), loaded.config, sizes)

@@ -31,6 +31,8 @@ from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.prompt import PromptPieces, pieces_of_template
 from serving.client.types import ModelInfo
 from serving.config import ServeConfig
+from serving.devices import devices_of
+from serving.slices import Slice
 
 _CPU_HOST_KV_SHARE = 0.1
 _HOST_KV_SHARE = 0.25
@@ -68,28 +70,31 @@ class Built:
 
     Attributes:
       model: where its weights come from.
-      weights_bytes: what they take on the device.
+      weights_bytes: what they take on the devices.
       sizes: of the engine.
+      devices: of the engine.
       engine: to be warmed up.
     """
 
     model: LoadedModel
     weights_bytes: int
     sizes: EngineConfig
+    devices: tuple[jax.Device, ...]
     engine: JaxEngine
 
 
 def build(config: ServeConfig, progress: Progress | None = None) -> Built:
     """Loads the model and makes its engine; arguments and errors are those of `assemble`."""
     report = progress or _ignore
-    dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    devices = devices_of(None if config.slices is None else Slice.parse(config.slices))
+    dtype = config.dtype or ("float32" if devices[0].platform == "cpu" else "bfloat16")
     report("load", 0, 1, config.model)
     model = registry.load(config.model, dtype=dtype)
     report("load", 1, 1, config.model)
-    sizes = _engine_config(config, model, dtype)
-    on_device = model.build()
-    weights_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(on_device)))
-    return Built(model, weights_bytes, sizes, JaxEngine(on_device, model.config, sizes))
+    on_devices = model.build(devices)
+    sizes = _engine_config(config, model, dtype, devices)  # when the weights have taken their memory
+    weights_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(on_devices)))
+    return Built(model, weights_bytes, sizes, devices, JaxEngine(on_devices, model.config, sizes))
 
 
 def scheduler_config(config: ServeConfig, built: Built) -> SchedulerConfig:
@@ -137,7 +142,7 @@ def assemble(
         engine, costs = machine_costs(
             built.engine,
             sizes,
-            _profile_key(model, sizes),
+            _profile_key(model, sizes, built.devices),
             config.profile_dir,
             lambda done: report("measure", done, 1, ""),
         )
@@ -158,21 +163,23 @@ def assemble(
     return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, costs)
 
 
-def _engine_config(config: ServeConfig, model: LoadedModel, dtype: str) -> EngineConfig:
+def _engine_config(
+    config: ServeConfig, model: LoadedModel, dtype: str, devices: tuple[jax.Device, ...]
+) -> EngineConfig:
     longest = model.config.max_position
     max_model_len = config.max_model_len or longest
     if max_model_len > longest:
         raise InvalidArgument(
             f"--max-model-len is {max_model_len}, but {model.config.name} was made for {longest} tokens at most"
         )
-    device = jax.devices()[0]
+    on_cpu = devices[0].platform == "cpu"
     num_blocks = config.kv_blocks or blocks_that_fit(
         model.config,
         block_size=config.block_size,
         dtype=dtype,
         max_sessions=config.max_sessions,
         max_model_len=max_model_len,
-        device=device,
+        devices=devices,
     )
     one_block_bytes = block_bytes(model.config, config.block_size, dtype)
     return EngineConfig(
@@ -183,8 +190,8 @@ def _engine_config(config: ServeConfig, model: LoadedModel, dtype: str) -> Engin
         max_sessions=config.max_sessions,
         max_model_len=max_model_len,
         dtype=dtype,
-        host_blocks=_host_blocks(config.host_kv_gib, num_blocks, one_block_bytes, on_cpu=device.platform == "cpu"),
-        host_memory="numpy" if device.platform == "cpu" else "pinned_host",
+        host_blocks=_host_blocks(config.host_kv_gib, num_blocks, one_block_bytes, on_cpu=on_cpu),
+        host_memory="numpy" if on_cpu else "pinned_host",
         cache_dir=config.cache_dir,
     )
 
@@ -198,10 +205,11 @@ def _host_blocks(host_kv_gib: float | None, num_blocks: int, one_block_bytes: in
     return min(fit, num_blocks if on_cpu else _HOST_BLOCKS_PER_BLOCK * num_blocks)
 
 
-def _profile_key(model: LoadedModel, sizes: EngineConfig) -> MachineKey:
+def _profile_key(model: LoadedModel, sizes: EngineConfig, devices: tuple[jax.Device, ...]) -> MachineKey:
+    name = device_name(devices[0].platform, devices[0].device_kind)
     return MachineKey(
         model=f"{model.config.name} {model.config.num_layers}x{model.config.hidden_size}",
-        device=device_name(jax.devices()[0].platform, jax.devices()[0].device_kind),
+        device=name if len(devices) == 1 else f"{len(devices)} x {name}",
         dtype=sizes.dtype,
         block_size=sizes.block_size,
         host_memory=sizes.host_memory if sizes.host_blocks else "",

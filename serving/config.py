@@ -6,6 +6,7 @@ from pathlib import Path
 
 from s2l_jax.core.config import PREEMPTION_MODES
 from s2l_jax.core.errors import InvalidArgument
+from serving.slices import Slice
 
 DEFAULT_MODEL = "smollm2-135m"
 DTYPES = ("float32", "bfloat16")
@@ -32,6 +33,7 @@ class ServeConfig:
     Attributes:
       model: a name that `s2l models list` shows, or a Hugging Face directory.
       dtype: `float32` or `bfloat16`; None takes what the machine computes fast.
+      slices: devices of the engine, as `serving.slices.Slice` reads them; None takes the default device.
       max_model_len: tokens of prompt and output together; None takes the model's own limit.
       kv_blocks: KV blocks in the pool; None takes a share of the memory.
       block_size: tokens a block holds.
@@ -53,6 +55,7 @@ class ServeConfig:
 
     model: str = DEFAULT_MODEL
     dtype: str | None = None
+    slices: str | None = None
     max_model_len: int | None = None
     kv_blocks: int | None = None
     block_size: int = 16
@@ -87,6 +90,8 @@ class ServeConfig:
             raise InvalidArgument(
                 f"--preemption is {self.preemption!r}, but must be one of {', '.join(PREEMPTION_MODES)}"
             )
+        if self.slices is not None:
+            Slice.parse(self.slices)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InvalidArgument(f"--dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}")
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 
 from cost_profiles.engine_padding import padding_of
@@ -102,7 +101,7 @@ def measure_engine(
 
 def subject_of(name: str, built: Built) -> Subject:
     """What a profile of this engine says of it."""
-    device = jax.devices()[0]
+    device = built.devices[0]
     sizes, model = built.sizes, built.model.config
     one_block_bytes = block_bytes(model, sizes.block_size, sizes.dtype)
     stats: dict[str, Any] = device.memory_stats() or {}
@@ -117,7 +116,7 @@ def subject_of(name: str, built: Built) -> Subject:
         name=name,
         model=model.name,
         hardware=device_name(device.platform, device.device_kind),
-        devices=1,
+        devices=len(built.devices),
         dtype=sizes.dtype,
         memory=memory,
         max_model_len=sizes.max_model_len,

@@ -1,6 +1,7 @@
 """How many KV blocks fit into memory."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -27,10 +28,10 @@ def blocks_that_fit(
     dtype: str,
     max_sessions: int,
     max_model_len: int,
-    device: jax.Device,
+    devices: Sequence[jax.Device],
     memory_share: float | None = None,
 ) -> int:
-    """Chooses a number of KV blocks for `device`, to be called after the weights are on it.
+    """Chooses a number of KV blocks for devices that share them, to be called after the weights are there.
 
     A share of the memory, but never more than all sessions at full length can use. On a CPU it is a small share of the
     whole, since the machine has other work; on an accelerator it is most of what is free.
@@ -39,18 +40,18 @@ def blocks_that_fit(
     or less are free then: executables are compiled for it.
 
     Raises:
-      InvalidArgument: not even one sequence of `max_model_len` fits, or the device does not tell its memory.
+      InvalidArgument: not even one sequence of `max_model_len` fits, or a device does not tell its memory.
     """
-    on_cpu = device.platform == "cpu"
+    on_cpu = devices[0].platform == "cpu"
     share = memory_share or (_CPU_MEMORY_SHARE if on_cpu else _ACCELERATOR_MEMORY_SHARE)
-    memory_bytes = host_bytes() if on_cpu else _free_device_bytes(device)
+    memory_bytes = host_bytes() if on_cpu else len(devices) * min(map(_free_device_bytes, devices))
     one_block_bytes = block_bytes(model, block_size, dtype)
     fit = _cut(int(memory_bytes * share) // one_block_bytes)
     per_sequence = -(-max_model_len // block_size)
     if fit < per_sequence:
         raise InvalidArgument(
             f"max_model_len is {max_model_len}, whose KV takes {per_sequence * one_block_bytes / 2**30:.2f} GiB, but "
-            f"only {share:.0%} of {memory_bytes / 2**30:.2f} GiB on {device} may be used: "
+            f"only {share:.0%} of {memory_bytes / 2**30:.2f} GiB on {', '.join(map(str, devices))} may be used: "
             "lower max_model_len, or free some memory, or set the number of blocks yourself"
         )
     return min(fit, max_sessions * per_sequence)

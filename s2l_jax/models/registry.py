@@ -1,7 +1,7 @@
 """Models by name."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from s2l_jax.models.config import ModelConfig
 from s2l_jax.models.gguf_file import converted_directory
 from s2l_jax.models.hf import load_directory
 from s2l_jax.models.llama import Llama
+from s2l_jax.models.sharding import build_on
 from s2l_jax.models.tokenizer import ByteTokenizer, Tokenizer
 
 DTYPES: Mapping[str, np.dtype] = {
@@ -81,13 +82,13 @@ class LoadedModel:
     dtype: str
     directory: Path | None = None
 
-    def build(self) -> Llama:
-        """The model with its weights on the default device.
+    def build(self, devices: Sequence[jax.Device] = ()) -> Llama:
+        """The model with its weights on one device, or split over several; without any, on the default device.
 
         Raises:
-          InvalidArgument: a weight is missing or has the wrong shape.
+          InvalidArgument: a weight is missing or has the wrong shape, or the model cannot be split so.
         """
-        return Llama.from_weights(self.config, self.weights, DTYPES[self.dtype])
+        return build_on(devices or jax.devices()[:1], self.config, self.weights, DTYPES[self.dtype])
 
 
 def default_cache_dir() -> Path:

@@ -76,17 +76,22 @@ def test_bytes_of_a_block() -> None:
     assert block_bytes(MODEL, 16, "bfloat16") == 3 * 2 * 2 * 8 * 16 * 2
 
 
-def fitting_blocks(free_bytes: int, **changed: Any) -> int:
+def device_with(free_bytes: int) -> jax.Device:
     stats = {"bytes_limit": free_bytes + 500, "bytes_in_use": 500}
-    device = cast(jax.Device, SimpleNamespace(platform="gpu", memory_stats=lambda: stats))
+    return cast(jax.Device, SimpleNamespace(platform="gpu", memory_stats=lambda: stats))
+
+
+def fitting_blocks(*free_bytes: int, **changed: Any) -> int:
+    devices = [device_with(free) for free in free_bytes]
     sizes = {"block_size": 16, "dtype": "float32", "max_sessions": 100, "max_model_len": 4096, "memory_share": 0.5}
-    return blocks_that_fit(MODEL, device=device, **{**sizes, **changed})
+    return blocks_that_fit(MODEL, devices=devices, **{**sizes, **changed})
 
 
 def test_blocks_fill_the_share_but_never_exceed_what_sessions_can_use() -> None:
     one_block = block_bytes(MODEL, 16, "float32")
     assert fitting_blocks(2000 * one_block) == 960
     assert fitting_blocks(2000 * one_block, max_sessions=3) == 3 * 256
+    assert fitting_blocks(1000 * one_block, 1500 * one_block) == 960  # the fuller one decides
     with pytest.raises(InvalidArgument, match="max_model_len is 4096"):
         fitting_blocks(500 * one_block)
 
@@ -94,7 +99,7 @@ def test_blocks_fill_the_share_but_never_exceed_what_sessions_can_use() -> None:
 def test_a_device_that_does_not_tell_its_memory() -> None:
     device = cast(jax.Device, SimpleNamespace(platform="tpu", memory_stats=lambda: None))
     with pytest.raises(InvalidArgument, match="num_blocks"):
-        blocks_that_fit(MODEL, block_size=16, dtype="float32", max_sessions=1, max_model_len=64, device=device)
+        blocks_that_fit(MODEL, block_size=16, dtype="float32", max_sessions=1, max_model_len=64, devices=[device])
 
 
 def test_host_memory_is_the_containers_if_it_has_less(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Slices: the devices that one engine runs on, in JetStream's notation."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from s2l_jax.core.errors import InvalidArgument
+
+_BY_PLATFORM = re.compile(r"(cpu|gpu|tpu)=([1-9]\d*)")
+_BY_TYPE = re.compile(r"(v5e|v6e)-([1-9]\d*)")
+_KINDS = {"v5e": "v5 lite", "v6e": "v6 lite"}
+"""Parts of what the chips call themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Devices that act as one: heads, feed-forward network and vocabulary are split over them.
+
+    Attributes:
+      text: as it was given.
+      platform: `cpu`, `gpu` or `tpu`.
+      count: how many devices.
+      kind: part of what each must call itself; empty takes all.
+    """
+
+    text: str
+    platform: str
+    count: int
+    kind: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `cpu=2`, `gpu=1`, `tpu=4`, `v5e-8` or `v6e-4`.
+
+        Raises:
+          InvalidArgument: it is something else.
+        """
+        if "+" in text:
+            raise InvalidArgument(f"--slices is {text!r}: one engine on one slice is all there is yet, so give one")
+        by_platform, by_type = _BY_PLATFORM.fullmatch(text), _BY_TYPE.fullmatch(text)
+        if by_platform is not None:
+            return cls(text, by_platform[1], int(by_platform[2]))
+        if by_type is not None:
+            return cls(text, "tpu", int(by_type[2]), _KINDS[by_type[1]])
+        raise InvalidArgument(f"--slices is {text!r}, but must look like cpu=2, gpu=1, tpu=4, v5e-8 or v6e-4")
