@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
+from kernels_pallas.implementations import best
+
 type Layers = tuple[Array, ...]
 
 
@@ -26,6 +28,8 @@ def write_kv(
     v: Float[Array, "tokens kv_heads head_dim"],
     slots: Int[Array, "tokens"],
     kv_scales: Float[Array, "2 kv_heads"] | None = None,
+    *,
+    max_seqs: int | None = None,
 ) -> Num[Array, "pages kv_heads page_size kv_dim"]:
     """Writes the keys and values of new tokens into their slots; in place if the caller's jit donates `kv_pages`.
 
@@ -34,9 +38,11 @@ def write_kv(
       k: keys, rotated already.
       v: values.
       slots: where each token goes, `page * page_size + offset`. A slot outside the pool marks a padding token: it is
-        dropped. No slot may occur twice.
+        dropped. No slot may occur twice. Tokens of a sequence are in order, and no page belongs to two sequences.
       kv_scales: of int8 and float8 pages, and only of these: scales of keys, then of values. A stored number times the
         scale of its head is what it stands for. What lies outside of the format's range becomes its nearest number.
+
+      max_seqs: sequences that the tokens belong to, at most; None is as many as tokens.
 
     Returns:
       The pages with the tokens written.
@@ -49,6 +55,11 @@ def write_kv(
         k, v = (_quantized(x, scales, kv_pages.dtype) for x, scales in zip((k, v), kv_scales, strict=True))
     num_pages, _, page_size, _ = kv_pages.shape
     rows = jnp.concatenate([k, v], axis=-1).astype(kv_pages.dtype)
+    if best() == "mosaic_tpu":
+        from kernels_pallas.tpu.write import can_write, write_rows
+
+        if can_write(kv_pages):
+            return write_rows(kv_pages, rows, slots, max_seqs or len(rows))
     if rows.shape[0] == 1:
         return _write_row(kv_pages, rows[0], slots[0])
     inside = (slots >= 0) & (slots < num_pages * page_size)

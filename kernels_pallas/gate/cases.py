@@ -88,7 +88,8 @@ def write_case(tokens: int, heads: Heads = LLAMA_8B, page_size: int = 64) -> Cas
     pool = _pool(heads, page_size, "bfloat16")
     rows = _shape((tokens, heads.kv, heads.dim), "bfloat16")
     shapes = (pool, rows, rows, _shape((tokens,), "int32"))
-    return Case(f"write_kv, {tokens} tokens, {heads}, page {page_size}", write_kv, shapes, (0,), _bytes(pool))
+    write = functools.partial(write_kv, max_seqs=_SEQUENCES)
+    return Case(f"write_kv, {tokens} tokens, {heads}, page {page_size}", write, shapes, (0,), _bytes(pool))
 
 
 def gather_case(heads: Heads = LLAMA_8B, page_size: int = 64, blocks: int = 32) -> Case:

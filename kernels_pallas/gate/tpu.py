@@ -101,9 +101,11 @@ def _bundles_per_kv_token(kernel: str, loops: Sequence[Loop]) -> float | None:
     return None if match is None else _hot(loops).bundles / int(match[1])
 
 
-def _occupancy(loops: Sequence[Loop], target: str) -> float:
-    """Share of the hot loop's cycles in which matrix units take in rows, over all of them."""
+def _occupancy(loops: Sequence[Loop], target: str) -> float | None:
+    """Share of the hot loop's cycles in which matrix units take in rows, over all of them; None without any product."""
     hot = _hot(loops)
+    if not hot.matmuls:
+        return None
     return hot.matmuls * _MATMUL_CYCLES / (hot.bundles * _MATRIX_UNITS[target])
 
 

@@ -122,7 +122,7 @@ class Attention(nnx.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-        kv_pages = write_kv(kv_pages, k, v, batch.slots)
+        kv_pages = write_kv(kv_pages, k, v, batch.slots, max_seqs=batch.block_tables.shape[0])
         out = paged_attention(
             q,
             kv_pages,
