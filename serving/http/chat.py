@@ -32,7 +32,12 @@ def chat_routes(backend: Backend) -> APIRouter:
     @router.post(
         "/v1/chat/completions",
         response_model=ChatCompletion,
-        responses={200: {"description": "With `stream`: events `data: {chunk}`, then `data: [DONE]`."}},
+        responses={
+            200: {
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "description": "With `stream`: events `data: {chunk}`, then `data: [DONE]`.",
+            }
+        },
     )
     async def chat(body: ChatRequest, http: Request) -> Response:
         """Answers a conversation."""

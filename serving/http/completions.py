@@ -21,7 +21,12 @@ def completion_routes(backend: Backend) -> APIRouter:
     @router.post(
         "/v1/completions",
         response_model=Completion,
-        responses={200: {"description": "With `stream`: events `data: {...}`, then `data: [DONE]`."}},
+        responses={
+            200: {
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "description": "With `stream`: events `data: {...}`, then `data: [DONE]`.",
+            }
+        },
     )
     async def complete(body: CompletionRequest, http: Request) -> Response:
         """Continues prompts."""

@@ -4,19 +4,31 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from s2l_jax.core.params import SamplingParams
+from s2l_jax.core.params import MAX_LOGPROBS, SamplingParams
 from serving.http.errors import InvalidField
 from serving.http.fields import without_effect
 
 _WORD = 1 << 64
 
-TokenIds = list[int]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+TokenIds = list[TokenId]
+# Ranges are those of SamplingParams, which checks them in any case; here they are in the schema, too.
+MaxTokens = Annotated[int, Field(ge=1, lt=1 << 31)]
+Temperature = Annotated[float, Field(ge=0, le=100)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=0, lt=1 << 31)]
+MinP = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, Field(gt=0)]
+Logprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
+Seconds = Annotated[float, Field(ge=0)]
 
 
 class Strict(BaseModel):
     """A body without room for fields that the server does not know."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class StreamOptions(Strict):
@@ -34,9 +46,9 @@ class SamplingRequest(Strict):
     """What completions and chat have in common. Null is the same as leaving a field out."""
 
     model: str | None = Field(default=None, description="Name of the served model; may be left out.")
-    max_tokens: int | None = Field(default=None, description="Output tokens at most; the server has a default.")
-    temperature: float | None = Field(default=None, description="0 is greedy; 1 if left out.")
-    top_p: float | None = Field(
+    max_tokens: MaxTokens | None = Field(default=None, description="Output tokens at most; the server has a default.")
+    temperature: Temperature | None = Field(default=None, description="0 is greedy; 1 if left out.")
+    top_p: TopP | None = Field(
         default=None, description="Keep the smallest set of tokens with at least this probability."
     )
     n: int | None = Field(default=None, ge=1, description="Answers to each prompt; 1 if left out.")
@@ -46,25 +58,25 @@ class SamplingRequest(Strict):
     seed: int | None = Field(
         default=None, ge=-(_WORD // 2), lt=_WORD, description="Repeats the output; answer i adds i."
     )
-    presence_penalty: float | None = Field(
+    presence_penalty: Penalty | None = Field(
         default=None, description="Subtracted once from tokens seen in the output, -2 to 2."
     )
-    frequency_penalty: float | None = Field(
+    frequency_penalty: Penalty | None = Field(
         default=None, description="Subtracted for each time a token was output, -2 to 2."
     )
     stream: bool | None = Field(default=None, description="Answer in server-sent events, as the output comes.")
     stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
-    top_k: int | None = Field(default=None, description="Extension: keep the k likeliest tokens; 0 is off.")
-    min_p: float | None = Field(
+    top_k: TopK | None = Field(default=None, description="Extension: keep the k likeliest tokens; 0 is off.")
+    min_p: MinP | None = Field(
         default=None, description="Extension: drop tokens less likely than this share of the likeliest."
     )
-    repetition_penalty: float | None = Field(
+    repetition_penalty: RepetitionPenalty | None = Field(
         default=None, description="Extension: divides logits of tokens seen; 1 is off."
     )
     ignore_eos: bool | None = Field(default=None, description="Extension: go on past the end of sequence.")
     stop_token_ids: TokenIds | None = Field(default=None, description="Extension: tokens that end the output.")
-    priority: int | None = Field(default=None, description="Extension: -1000 to 1000, higher ones go first.")
-    first_token_within_s: float | None = Field(
+    priority: Priority | None = Field(default=None, description="Extension: -1000 to 1000, higher ones go first.")
+    first_token_within_s: Seconds | None = Field(
         default=None, description="Extension: when the first token is wanted, in s."
     )
 
@@ -141,7 +153,7 @@ class CompletionRequest(SamplingRequest):
     """`POST /v1/completions`."""
 
     prompt: Prompt = Field(description="A text, token ids, or a list of either: then each is answered.")
-    logprobs: int | None = Field(
+    logprobs: Logprobs | None = Field(
         default=None, description="Log probabilities of the output and of this many alternatives."
     )
     add_special_tokens: bool | None = Field(
@@ -202,11 +214,11 @@ class ChatRequest(SamplingRequest):
     """`POST /v1/chat/completions`."""
 
     messages: list[Message] = Field(min_length=1, description="The conversation, oldest message first.")
-    max_completion_tokens: int | None = Field(
+    max_completion_tokens: MaxTokens | None = Field(
         default=None, description="Output tokens at most; goes before `max_tokens`."
     )
     logprobs: bool | None = Field(default=None, description="Log probabilities of the output.")
-    top_logprobs: int | None = Field(default=None, description="And of this many alternatives, 0 to 20.")
+    top_logprobs: Logprobs | None = Field(default=None, description="And of this many alternatives, 0 to 20.")
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:

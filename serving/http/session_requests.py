@@ -6,15 +6,25 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.params import SamplingParams
-from serving.http.requests import Strict
+from serving.http.requests import (
+    Logprobs,
+    MaxTokens,
+    MinP,
+    Penalty,
+    Priority,
+    RepetitionPenalty,
+    Seconds,
+    Strict,
+    Temperature,
+    TokenId,
+    TopK,
+    TopP,
+)
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.wire import content_to_wire, params_to_wire
 
-_WORD = 1 << 64
 _UINT = 1 << 32
-_INT = 1 << 31
-
-TokenId = Annotated[int, Field(ge=0, lt=_INT)]
+_SAFE = 1 << 53  # readers of JSON count exactly up to here
 
 
 def _kind_of_content(content: Any) -> str | None:
@@ -32,23 +42,23 @@ Content = Annotated[
 class SessionParams(Strict):
     """How a session samples; greedily, if nothing is said."""
 
-    max_tokens: int | None = Field(
-        default=None, ge=1, lt=_INT, description="Output tokens at most; the server has a default."
-    )
-    temperature: float = Field(default=0.0, description="0 is greedy.")
-    top_p: float = Field(
+    max_tokens: MaxTokens | None = Field(default=None, description="Output tokens at most; the server has a default.")
+    temperature: Temperature = Field(default=0.0, description="0 is greedy.")
+    top_p: TopP = Field(
         default=1.0, description="Keep the smallest set of tokens with at least this probability; 1 is off."
     )
-    top_k: int = Field(default=0, ge=0, lt=_INT, description="Keep the k likeliest tokens; 0 is off.")
-    min_p: float = Field(default=0.0, description="Drop tokens less likely than this share of the likeliest; 0 is off.")
-    seed: int | None = Field(default=None, ge=0, lt=_WORD, description="Makes sampling repeatable.")
+    top_k: TopK = Field(default=0, description="Keep the k likeliest tokens; 0 is off.")
+    min_p: MinP = Field(default=0.0, description="Drop tokens less likely than this share of the likeliest; 0 is off.")
+    seed: int | None = Field(default=None, description="Makes sampling repeatable.")
     stop: list[str] = Field(default=[], description="Strings that end the output, and are not part of it.")
     stop_token_ids: list[TokenId] = Field(default=[], description="Tokens that end the output.")
     ignore_eos: bool = Field(default=False, description="Go on past the end of sequence.")
-    repetition_penalty: float = Field(default=1.0, description="Divides logits of tokens seen; 1 is off.")
-    presence_penalty: float = Field(default=0.0, description="Subtracted once from tokens seen in the output, -2 to 2.")
-    frequency_penalty: float = Field(default=0.0, description="Subtracted for each time a token was output, -2 to 2.")
-    logprobs: int | None = Field(
+    repetition_penalty: RepetitionPenalty = Field(default=1.0, description="Divides logits of tokens seen; 1 is off.")
+    presence_penalty: Penalty = Field(
+        default=0.0, description="Subtracted once from tokens seen in the output, -2 to 2."
+    )
+    frequency_penalty: Penalty = Field(default=0.0, description="Subtracted for each time a token was output, -2 to 2.")
+    logprobs: Logprobs | None = Field(
         default=None, description="Log probabilities of the output and of this many alternatives."
     )
 
@@ -72,9 +82,9 @@ class Open(Strict):
     params: SessionParams = Field(default=SessionParams(), description="How to sample.")
     final: bool = Field(default=False, description="The context is complete: a plain request.")
     add_bos: bool = Field(default=False, description="Begin with the begin-of-sequence token, if the model has one.")
-    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher ones go first.")
-    first_token_within_s: float = Field(
-        default=0.0, ge=0, description="When the first token is wanted, in s; 0: no matter."
+    priority: Priority = Field(default=0, description="Higher ones go first.")
+    first_token_within_s: Seconds = Field(
+        default=0.0, description="When the first token is wanted, in s; 0: no matter."
     )
 
 
@@ -102,7 +112,7 @@ class Numbered(Strict):
     """An event in a request of its own."""
 
     seq: int = Field(
-        0, ge=0, lt=_WORD, description="The event's number: 2, 3, ... A repeat changes nothing; 0: the next."
+        0, ge=0, lt=_SAFE, description="The event's number: 2, 3, ... A repeat changes nothing; 0: the next."
     )
 
 

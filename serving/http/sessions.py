@@ -1,6 +1,6 @@
 """Streaming context in plain requests: `/v1/sessions`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
@@ -9,15 +9,9 @@ from serving.http.backend import Backend
 from serving.http.session_events import Accepted, SessionEvent, accepted_of
 from serving.http.session_requests import AppendRequest, FinishRequest, OpenRequest, UpdateRequest
 from serving.http.session_table import SessionTable
-from serving.http.sse import event
+from serving.http.sse import EventStream, event
 
 SessionId = Annotated[str, Path(description="The session, as it was answered when it was opened.")]
-_EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/SessionEvent"}}},
-        "description": "Events `data: {...}`, the last one `done` or `error`.",
-    }
-}
 
 
 def session_routes(backend: Backend) -> APIRouter:
@@ -30,7 +24,12 @@ def session_routes(backend: Backend) -> APIRouter:
         "",
         status_code=201,
         response_model=Accepted,
-        responses={200: {"model": SessionEvent, "description": "With `stream`: events, the first one `accepted`."}},
+        responses={
+            200: {
+                "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/SessionEvent"}}},
+                "description": "With `stream`: events, the first one `accepted`.",
+            }
+        },
     )
     async def open_session(body: OpenRequest) -> Response:
         """Opens a session. Its context may be complete, begun or empty; what is there is computed at once."""
@@ -73,7 +72,14 @@ def session_routes(backend: Backend) -> APIRouter:
         seq = 0 if body is None else body.seq
         return accepted_of(await backend.in_pool(lambda: orchestrator.finish(name, seq=seq)))
 
-    @router.get("/{session_id}/output", responses=_EVENTS, response_class=Response)
+    @router.get(
+        "/{session_id}/output",
+        status_code=200,
+        responses={
+            200: {"model": SessionEvent, "description": "Events `data: {...}`, the last one `done` or `error`."}
+        },
+        response_class=EventStream,
+    )
     async def output(session_id: SessionId) -> Response:
         """The output in events, from the first token on, whenever it is asked for. It can be read once.
 
@@ -83,7 +89,7 @@ def session_routes(backend: Backend) -> APIRouter:
 
     @router.delete("/{session_id}", status_code=204)
     async def cancel(
-        session_id: SessionId, seq: Annotated[int, Query(ge=0, lt=1 << 64, description="The event's number.")] = 0
+        session_id: SessionId, seq: Annotated[int, Query(ge=0, lt=1 << 53, description="The event's number.")] = 0
     ) -> None:
         """Ends a session, whatever it is doing."""
         table.cancel(table.find(session_id), seq)
