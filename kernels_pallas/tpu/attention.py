@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
-from kernels_pallas.tpu.blocks import BLOCK_TOKENS, Blocks, blocks_for
+from kernels_pallas.tpu.blocks import PAGE_SIZE_MAX, Blocks, blocks_for
 from kernels_pallas.tpu.decode import ROWS, decode
 from kernels_pallas.tpu.numerics import Numerics
 from kernels_pallas.tpu.prefill import prefill
@@ -26,8 +26,8 @@ def unsupported(q: Array, kv_pages: Array, *, sliding_window: int | None, soft_c
     rows = _PAGE_ROWS_MIN.get(str(kv_pages.dtype))
     if rows is None:
         return f"KV of {kv_pages.dtype}"
-    if page_size % rows or BLOCK_TOKENS % page_size:
-        return f"pages of {page_size}, not of {rows} to {BLOCK_TOKENS} in powers of two, with KV of {kv_pages.dtype}"
+    if page_size % rows or PAGE_SIZE_MAX % page_size:
+        return f"pages of {page_size}, not a power of two from {rows} to {PAGE_SIZE_MAX}, with KV of {kv_pages.dtype}"
     return None
 
 

@@ -1,4 +1,7 @@
-"""Sizes of blocks for each chip and shape."""
+"""Sizes of blocks for each chip and shape.
+
+They are the largest with which the compiler keeps the loops over blocks in registers; docs/kernels.md has its figures.
+"""
 
 from dataclasses import dataclass
 
@@ -8,8 +11,12 @@ from jaxtyping import Array
 from kernels_pallas.tpu.tiles import ALIGNMENT_ROWS
 
 _MIB = 1 << 20
-_UNIT_ROWS = 512  # of a matrix that is multiplied with one block: enough to hide loading the block into the matrix unit
-_SMALL_VMEM_CHIPS = ("v5p", "7x")  # 64 MiB; v5e and v6e have 128
+PAGE_SIZE_MAX = 256  # divides all blocks
+BLOCK_TOKENS = 512
+_TILE_TOKENS = 128
+_UNIT_ROWS = 512  # multiplied with a block at a time: enough to hide its way into the matrix unit
+_UNITS_MIN = 4  # of a tile: with fewer, the three stages of `prefill` hardly overlap
+_VMEM_LIMIT_MIB = {"v5e": 96, "v6e": 96, "v5p": 48, "7x": 48}  # of 128, and of 64; XLA needs some for itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +26,13 @@ class DecodeBlocks:
     Attributes:
       tokens: of KV in a block, a multiple of 128 and of the page size.
       slots: blocks in VMEM; all but the one that is read are on their way.
+      heads_ahead: KV heads whose scores are computed before the first one's softmax.
       vmem_limit_bytes: of the kernel.
     """
 
     tokens: int
     slots: int
+    heads_ahead: int
     vmem_limit_bytes: int
 
     def __post_init__(self) -> None:
@@ -68,21 +77,29 @@ def _check(name: str, value: int, *, multiple_of: int) -> None:
         raise ValueError(f"{name} is {value}, but must be a positive multiple of {multiple_of}")
 
 
-BLOCK_TOKENS = 512
-
-
 def blocks_for(q: Array, kv_pages: Array) -> Blocks:
-    """Sizes for the chip of the mesh in use, or of the default device; for others than TPUs some that fit.
+    """Sizes for the chip of the mesh in use, or of the default device; what fits every chip where there is no TPU.
 
     Args:
       q: `[tokens, q_heads, head_dim]`.
       kv_pages: `[pages, kv_heads, page_size, kv_dim]`.
     """
-    small = str(pltpu.get_tpu_info().chip_version) in _SMALL_VMEM_CHIPS if pltpu.is_tpu_device() else True
-    limit = (48 if small else 96) * _MIB
-    group = q.shape[1] // kv_pages.shape[1]
-    tile_tokens = 128
-    unit_heads = max(
-        n for n in range(1, group + 1) if group % n == 0 and n * tile_tokens <= max(_UNIT_ROWS, tile_tokens)
+    chip = str(pltpu.get_tpu_info().chip_version) if pltpu.is_tpu_device() else ""
+    vmem_limit_bytes = _VMEM_LIMIT_MIB.get(chip, min(_VMEM_LIMIT_MIB.values())) * _MIB
+    q_heads, kv_heads = q.shape[1], kv_pages.shape[1]
+    group = q_heads // kv_heads
+    # These take more registers, and with larger blocks more than there are.
+    is_wide = q.shape[2] in (96, 256) or q.dtype.itemsize == 4
+    tokens, heads_ahead = (BLOCK_TOKENS // 2, 2) if is_wide else (BLOCK_TOKENS, 3)
+    has_few_rows = min(group, q_heads // _UNITS_MIN) * _TILE_TOKENS < _UNIT_ROWS
+    tile_tokens = 2 * _TILE_TOKENS if has_few_rows else _TILE_TOKENS
+    return Blocks(
+        DecodeBlocks(tokens, 3, heads_ahead, vmem_limit_bytes),
+        PrefillBlocks(BLOCK_TOKENS, 3, tile_tokens, _unit_heads(group, tile_tokens), vmem_limit_bytes),
     )
-    return Blocks(DecodeBlocks(BLOCK_TOKENS, 3, limit), PrefillBlocks(BLOCK_TOKENS, 2, tile_tokens, unit_heads, limit))
+
+
+def _unit_heads(group: int, tile_tokens: int) -> int:
+    """As many of a KV head's query heads as come closest to `_UNIT_ROWS`."""
+    divisors = [heads for heads in range(1, group + 1) if group % heads == 0]
+    return min(divisors, key=lambda heads: (abs(heads * tile_tokens - _UNIT_ROWS), -heads))

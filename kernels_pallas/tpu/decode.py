@@ -18,7 +18,6 @@ from kernels_pallas.tpu.tiles import Tiles
 type Ref = Any
 type Value = Any
 
-_HEADS_AHEAD = 3
 ROWS = 8  # query heads of a KV head are padded to a register's rows
 
 
@@ -58,7 +57,7 @@ def decode(
         ],
     )
     return pl.pallas_call(
-        functools.partial(_kernel, table_pages=tables.shape[1], numerics=numerics),
+        functools.partial(_kernel, table_pages=tables.shape[1], heads_ahead=blocks.heads_ahead, numerics=numerics),
         out_shape=jax.ShapeDtypeStruct((seqs, kv_heads, rows, lanes), q.dtype),
         grid_spec=grid_spec,
         compiler_params=pltpu.CompilerParams(
@@ -85,6 +84,7 @@ def _kernel(
     acc: Ref,
     *,
     table_pages: int,
+    heads_ahead: int,
     numerics: Numerics,
 ) -> None:
     stream = BlockStream(
@@ -112,11 +112,11 @@ def _kernel(
         mask = numerics.sees(positions[tile], columns) if masked else None
         # Scores are computed some heads ahead, so that a matrix unit has work while a softmax waits for a maximum.
         scores = []
-        for head in range(kv_heads + _HEADS_AHEAD):
+        for head in range(kv_heads + heads_ahead):
             if head < kv_heads:
                 keys = numerics.keys(buffer.at[slot, :, head], q.dtype)
                 scores.append(numerics.scores(dot(q[0, head], keys, transposed=True)))
-            done = head - _HEADS_AHEAD
+            done = head - heads_ahead
             if done >= 0:
                 values = numerics.values(buffer.at[slot, :, done], q.dtype)
                 _add_block(scores[done], mask, values, largest.at[done], total.at[done], acc.at[done])

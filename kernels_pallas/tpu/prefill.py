@@ -64,12 +64,13 @@ def prefill(
             pltpu.VMEM((units, blocks.tile_tokens, unit_lanes), q.dtype),
             pltpu.VMEM((units, blocks.tile_tokens, unit_lanes), q.dtype),
             pltpu.SemaphoreType.DMA((2,)),
-            pltpu.VMEM((blocks.tile_tokens, blocks.tokens), jnp.float32),
+            pltpu.VMEM((rows, blocks.tokens), jnp.float32),
             pltpu.VMEM((units, rows, LANES), jnp.float32),
             pltpu.VMEM((units, rows, LANES), jnp.float32),
             pltpu.VMEM((units, rows, numerics.lanes), jnp.float32),
             *[pltpu.VMEM((rows, blocks.tokens), jnp.float32)] * 2,
             *[pltpu.VMEM((rows, blocks.tokens), q.dtype)] * 2,
+            *[pltpu.VMEM((rows, LANES), jnp.float32)] * 2,
         ],
     )
     return pl.pallas_call(
@@ -96,6 +97,7 @@ class _Units:
       acc: `[units, rows, lanes]`: sums of weighted values.
       scores: two places for what `score` hands to `soften`, `[rows, block_tokens]`.
       weights: two places for what `soften` hands to `output`, likewise.
+      shrink: two places for factors of `acc` that `soften` hands to `output`, `[rows, LANES]`.
       numerics: of the scores.
     """
 
@@ -107,6 +109,7 @@ class _Units:
     acc: Ref
     scores: tuple[Ref, Ref]
     weights: tuple[Ref, Ref]
+    shrink: tuple[Ref, Ref]
     numerics: Numerics
 
     @property
@@ -125,9 +128,12 @@ class _Units:
 
         A number to add is cheaper than a choice for each unit, which would keep masks in registers.
         """
-        positions = position + lax.broadcasted_iota(jnp.int32, (self.bias.shape[0], 1), 0)
+        tile_tokens = self.q.shape[1]
+        positions = position + lax.broadcasted_iota(jnp.int32, (tile_tokens, 1), 0)
         columns = first_token + lax.broadcasted_iota(jnp.int32, (1, self.bias.shape[1]), 1)
-        self.bias[...] = jnp.where(self.numerics.sees(positions, columns), 0.0, MASKED)
+        bias = jnp.where(self.numerics.sees(positions, columns), 0.0, MASKED)
+        for head in range(self.heads):
+            self.bias[pl.ds(head * tile_tokens, tile_tokens)] = bias
 
     def score(self, slot: Scalar, unit: Scalar, place: int) -> None:
         """Products of queries and keys."""
@@ -143,7 +149,7 @@ class _Units:
         for first in range(0, self.heads * tile_tokens, _SOFTMAX_ROWS):
             rows = pl.ds(first, _SOFTMAX_ROWS)
             scores = self.scores[place][rows]
-            bias = self.bias[pl.ds(first % tile_tokens, _SOFTMAX_ROWS)] if masked else 0.0
+            bias = self.bias[rows] if masked else 0.0
             before = self.largest[unit, rows]
             now = jnp.maximum(before, jnp.max(scores + bias, axis=1, keepdims=True))
             # Not `scores + bias` again: it would have to stay in registers until the maximum is known.
@@ -151,13 +157,14 @@ class _Units:
             shrink = jnp.exp2(before - now)
             self.largest[unit, rows] = now
             self.total[unit, rows] = self.total[unit, rows] * shrink + lane_sums(weights)
-            self.acc[unit, rows] = self.acc[unit, rows] * across(shrink, self.acc.shape[2])
+            self.shrink[place][rows] = shrink
             self.weights[place][rows] = weights.astype(self.q.dtype)
 
     def output(self, slot: Scalar, unit: Scalar, place: int) -> None:
         """Sums of values."""
         values = self.numerics.values(self._kv(slot, unit), self.q.dtype)
-        self.acc[unit] += dot(self.weights[place][...], values)
+        shrunk = self.acc[unit] * across(self.shrink[place][...], self.acc.shape[2])
+        self.acc[unit] = shrunk + dot(self.weights[place][...], values)
 
     def finish(self, unit: Scalar, out: Ref) -> None:
         """Puts the result where `q` has the queries."""
@@ -208,7 +215,7 @@ def _kernel(
         cursor,
         numerics.sliding_window,
     )
-    units = _Units(q, buffer, bias, largest, total, acc, places[:2], places[2:], numerics)
+    units = _Units(q, buffer, bias, largest, total, acc, places[:2], places[2:4], places[4:], numerics)
 
     def rows_of(hbm: Ref, tile: Scalar) -> Ref:
         return hbm.at[:, pl.ds(pl.multiple_of(tile_rows[tile], ALIGNMENT_ROWS), q.shape[1])]
@@ -250,36 +257,39 @@ def _kernel(
 def _pipeline(units: int, score: Stage, soften: Stage, output: Stage) -> None:
     """Takes all units through three stages.
 
-    Each stage is called with a unit and with the place, 0 or 1, of what it hands on. What is not in one branch here is
-    in different iterations, where the compiler cannot keep what is handed on in registers, of which there are too few.
+    Each stage is called with a unit and with the place, 0 or 1, of what it hands on. All that is handed on goes from
+    one iteration of a loop to another: within one, the compiler would keep it in registers, of which there are too few.
     """
     last = units - 1
 
-    def middle(step: Scalar, place: int) -> None:
-        score(step, place)
-        soften(step - 1, 1 - place)
-        output(step - 2, place)
-
-    def begin(_: Scalar) -> None:
+    def begin() -> None:
         score(0, 0)
 
-    def second(_: Scalar) -> None:
+    def second() -> None:
+        soften(0, 0)
         if units > 1:
             score(1, 1)
-        soften(0, 0)
 
-    def before_last(_: Scalar) -> None:
+    def middle(step: Scalar, place: int) -> None:
+        output(step - 2, place)  # first: in other orders the compiler keeps sums in registers for longer
+        soften(step - 1, 1 - place)
+        score(step, place)
+
+    def before_last() -> None:
+        soften(last, last % 2)
+
+    def end() -> None:
         if units > 1:
-            soften(last, last % 2)
             output(last - 1, (last - 1) % 2)
-
-    def end(_: Scalar) -> None:
         output(last, last % 2)
 
-    branches = [begin, second, lambda step: middle(step, 0), lambda step: middle(step, 1), before_last, end]
+    def steps(first: int, end: int, even: Callable[[Scalar], None], odd: Callable[[Scalar], None]) -> None:
+        lax.fori_loop(first, end, lambda step, _: lax.cond(lax.rem(step, 2) == 0, even, odd, step), None)
 
-    def step(index: Scalar, _: None) -> None:
-        kind = jnp.where(index > last, index - last + 3, 2 + lax.rem(index, 2))
-        lax.switch(jnp.where(index < 2, index, kind), branches, index)
-
-    lax.fori_loop(0, units + 2, step, None)
+    steps(0, 2, lambda _: begin(), lambda _: second())
+    if units > 2:
+        steps(2, units, lambda step: middle(step, 0), lambda step: middle(step, 1))
+    if units > 1:
+        steps(0, 2, lambda _: before_last(), lambda _: end())
+    else:
+        end()
