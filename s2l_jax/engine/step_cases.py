@@ -26,7 +26,7 @@ from s2l_jax.models.config import ModelConfig, RopeScaling
 from s2l_jax.models.llama import Llama, weight_shapes
 from s2l_jax.models.sharding import AXIS, PAGES, PartOfWeights
 
-LAYERS = 2
+LAYERS = 1
 _ROPE = RopeScaling("llama3", 8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=8192)
 _LLAMA_8B = ModelConfig("Llama-3.1-8B", 128256, 4096, 14336, 32, 32, 8, 128, 131072, rope_theta=5e5, rope_scaling=_ROPE)
 _LLAMA_70B = replace(
@@ -76,7 +76,7 @@ def _layers(deployment: Deployment, name: str, shape: ForwardShape) -> Case:
     packed = jax.ShapeDtypeStruct((packed_size(shape),), jnp.int32)
     in_specs = (code.group_specs, (PAGES,) * LAYERS, WHOLE, (WHOLE,) * 2, WHOLE)
     return Case(
-        name=f"{name}, {LAYERS} layers of {deployment}",
+        name=f"{name}, {LAYERS} layer of {deployment}",
         function=code.layers(shape),
         shapes=(_whole(code.groups[0], code.group_specs, deployment), (pool,) * LAYERS, x, rope, packed),
         donated=(1, 2),
