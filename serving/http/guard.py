@@ -17,7 +17,7 @@ class Guard:
     Args:
       app: what it guards.
       max_body_bytes: a longer body is refused as soon as that is known.
-      receive_timeout_s: a client that stops in the middle of its body is cut off after this.
+      receive_timeout_s: time for a body to come; then its client is cut off.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, receive_timeout_s: float) -> None:
@@ -61,6 +61,7 @@ class _Body:
         self._receive = receive
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self._deadline_s = asyncio.get_running_loop().time() + timeout_s
         self._bytes = 0
         self._is_complete = False
 
@@ -68,7 +69,7 @@ class _Body:
         if self._is_complete:
             return await self._receive()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(self._deadline_s):
                 message = await self._receive()
         except TimeoutError:
             raise DeadlineExceeded(f"the request's body did not come within {self._timeout_s:g} s") from None
@@ -86,7 +87,7 @@ class _Body:
     async def _refuse(self) -> NoReturn:
         # A client that is still sending would not see an answer, so some more is read, and dropped.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(self._deadline_s):
                 while not self._is_complete and self._bytes < 2 * self._max_bytes:
                     self._count(await self._receive())
         raise InvalidArgument(f"the body is longer than {self._max_bytes} bytes, the most that this server takes")

@@ -12,14 +12,14 @@ _WORD = 1 << 64
 
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 TokenIds = list[TokenId]
-# Ranges are those of SamplingParams, which checks them in any case; here they are in the schema, too.
+# Ranges are those of SamplingParams or narrower, so that they are in the schema, too.
 MaxTokens = Annotated[int, Field(ge=1, lt=1 << 31)]
 Temperature = Annotated[float, Field(ge=0, le=100)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=0, lt=1 << 31)]
 MinP = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-RepetitionPenalty = Annotated[float, Field(gt=0)]
+RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]  # others overflow the logits
 Logprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Seconds = Annotated[float, Field(ge=0)]

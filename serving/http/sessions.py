@@ -9,7 +9,7 @@ from serving.http.backend import Backend
 from serving.http.session_events import Accepted, SessionEvent, accepted_of
 from serving.http.session_requests import AppendRequest, FinishRequest, OpenRequest, UpdateRequest
 from serving.http.session_table import SessionTable
-from serving.http.sse import EventStream, event
+from serving.http.sse import event
 
 SessionId = Annotated[str, Path(description="The session, as it was answered when it was opened.")]
 
@@ -74,11 +74,13 @@ def session_routes(backend: Backend) -> APIRouter:
 
     @router.get(
         "/{session_id}/output",
-        status_code=200,
+        response_model=SessionEvent,  # only names the schema: the answer is a stream of them
         responses={
-            200: {"model": SessionEvent, "description": "Events `data: {...}`, the last one `done` or `error`."}
+            200: {
+                "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/SessionEvent"}}},
+                "description": "Events `data: {...}`, the last one `done` or `error`.",
+            }
         },
-        response_class=EventStream,
     )
     async def output(session_id: SessionId) -> Response:
         """The output in events, from the first token on, whenever it is asked for. It can be read once.

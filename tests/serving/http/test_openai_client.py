@@ -1,9 +1,11 @@
 """The `openai` package, unmodified, against the tiny model."""
 
 import asyncio
+import json
 import math
 from collections.abc import Iterator
 
+import httpx2
 import openai
 import pytest
 
@@ -168,6 +170,22 @@ def test_what_was_computed_before_is_in_the_usage(client: openai.OpenAI) -> None
     client.completions.create(prompt=prompt, **GREEDY)
     again = client.completions.create(prompt=prompt, **GREEDY)
     assert again.usage.prompt_tokens_details.cached_tokens >= 32
+
+
+def test_context_in_pieces_answers_like_the_whole(tiny: HttpWorld, client: openai.OpenAI) -> None:
+    prompt = "A context of forty characters, in pieces."
+    whole = client.completions.create(prompt=prompt, **GREEDY).choices[0].text
+    with httpx2.Client(base_url=tiny.url, timeout=20) as http:
+        opened = http.post("/v1/sessions", json={"content": prompt[:7], "params": {"max_tokens": 12}})
+        path = f"/v1/sessions/{opened.json()['session_id']}"
+        http.post(f"{path}/append", json={"content": "something else altogether"}).raise_for_status()
+        http.post(f"{path}/update", json={"keep_chars": 7, "content": prompt[7:20]}).raise_for_status()
+        http.post(f"{path}/append", json={"content": prompt[20:]}).raise_for_status()
+        http.post(f"{path}/finish").raise_for_status()
+        output = http.get(f"{path}/output").text
+    events = [json.loads(part.removeprefix("data: ")) for part in output.strip().split("\n\n")]
+    assert "".join(event["token"]["text"] for event in events if "token" in event) == whole
+    assert events[-1]["done"]["prompt_tokens"] == len(prompt)
 
 
 def test_errors_are_those_of_the_client(client: openai.OpenAI) -> None:

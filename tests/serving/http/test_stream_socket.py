@@ -1,6 +1,7 @@
 """Streaming context over a WebSocket, over a fake engine whose output is known."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -169,3 +170,41 @@ def test_long_messages_end_the_connection() -> None:
             await eventually(one.behind.is_empty)
 
     run(test)
+
+
+def test_random_messages_leave_nothing_behind() -> None:
+    values = [None, 0, -1, 2**63, 1.5, "", "x", "\ud83d", [], [1], [300], ["a"], {}, True]
+    fields = ["content", "final", "params", "session_id", "keep_chars", "keep_tokens", "priority", "add_bos", "seq"]
+    names = ["open", "append", "update", "finish", "cancel", "seq"]
+
+    def message(chance: random.Random) -> str | bytes:
+        if chance.random() < 0.05:
+            return chance.choice([b"\x00\xff", "{", "null", "[]", "7", '"open"', "{" * 2000])
+        if chance.random() < 0.6:
+            return json.dumps(chance.choice([OPEN, {"append": {"content": "y"}}, {"finish": {}}, {"cancel": {}}]))
+        body = {name: chance.choice(values) for name in chance.sample(fields, chance.randrange(3))}
+        return json.dumps({name: chance.choice([body, *values]) for name in chance.sample(names, chance.randrange(3))})
+
+    async def test() -> None:
+        async with http_world() as one, one.client() as client:
+            last = []
+            for seed in range(150):
+                chance = random.Random(seed)
+                first = [json.dumps(OPEN)] if chance.random() < 0.8 else []
+                more = [message(chance) for _ in range(chance.randrange(6))]
+                async with _connect(one) as socket:
+                    try:
+                        for text in [*first, *more]:
+                            await socket.send(text)
+                    except ConnectionClosed:
+                        pass
+                    if chance.random() < 0.5:
+                        events = await _rest(socket) if more and "finish" in str(more) else []
+                        last += events[-1:]
+            await eventually(one.behind.is_empty)
+            assert (await client.get("/ready")).status_code == 200
+            errors = {event["error"]["code"] for event in last if "error" in event}
+            assert errors <= {"invalid_argument", "failed_precondition", "not_found"} and len(errors) >= 1
+            assert any("done" in event for event in last)
+
+    run(test, 60)
