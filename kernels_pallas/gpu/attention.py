@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
 from kernels_pallas.gpu import devices
-from kernels_pallas.gpu.blocks import decode_blocks, prefill_blocks
+from kernels_pallas.gpu.blocks import Blocks, decode_blocks, prefill_blocks
 from kernels_pallas.gpu.decode import decode
 from kernels_pallas.gpu.numerics import Numerics
 from kernels_pallas.gpu.prefill import prefill
@@ -32,10 +32,13 @@ def paged_attention(
     """See `kernels_pallas.attention.paged_attention`; scales of KV are not for here."""
     numerics = Numerics(scale, sliding_window, soft_cap)
     batch = (kv_pages, block_tables, cu_q_lens, kv_lens)
-    if q.shape[0] == 1:  # a chunk of one token is a decode
-        return _decode(q, *batch, num_seqs, numerics)
+    blocks = decode_blocks(q.shape[-1], blackwell=devices.is_blackwell())
+    if blocks is None:  # a decode is a chunk of one token
+        return _prefill(q, *batch, 0, num_seqs, numerics)
+    if q.shape[0] == 1:  # and the other way round
+        return _decode(q, *batch, num_seqs, numerics, blocks)
     chunks = _prefill(q, *batch, num_decodes, num_seqs, numerics)
-    decoded = _decode(q, *batch, num_decodes, numerics)
+    decoded = _decode(q, *batch, num_decodes, numerics, blocks)
     rows = jnp.arange(q.shape[0])[:, None, None]
     padded = jnp.pad(decoded, ((0, q.shape[0] - decoded.shape[0]), (0, 0), (0, 0)))
     return jnp.where(rows < num_decodes, padded, chunks)
@@ -56,8 +59,8 @@ def unsupported(
     group = q.shape[1] // kv_pages.shape[1]
     if group > 64:
         return f"{group} query heads share a KV head, but at most 64 may"
-    if devices.is_blackwell() and head_dim == 256:
-        return "head_dim 256 needs more registers than a thread has on Blackwell"
+    if devices.is_blackwell() and head_dim > 128:
+        return f"head_dim {head_dim} spills registers on Blackwell"
     return None
 
 
@@ -69,13 +72,13 @@ def _decode(
     kv_lens: Int[Array, "seqs"],
     num_decodes: Int[Array, ""] | int,
     numerics: Numerics,
+    blocks: Blocks,
 ) -> Float[Array, "decodes q_heads head_dim"]:
     """Attention of the first rows, one for each sequence."""
     del cu_q_lens  # a sequence that decodes has the row of its own number
     _, q_heads, head_dim = q.shape
     kv_heads = kv_pages.shape[1]
     seqs, group = min(q.shape[0], kv_lens.shape[0]), q_heads // kv_heads
-    blocks = decode_blocks(head_dim, blackwell=devices.is_blackwell())
     units = decode_units(
         kv_lens[:seqs],
         num_decodes,
@@ -105,7 +108,7 @@ def _prefill(
     kv_heads = kv_pages.shape[1]
     group = q_heads // kv_heads
     blocks = prefill_blocks(head_dim, blackwell=devices.is_blackwell())
-    tile_rows = blocks.warpgroups * blocks.rows
+    tile_rows = blocks.tile_rows
     tile_tokens = tile_rows // group
     tiles = prefill_tiles(cu_q_lens, kv_lens, num_decodes, num_seqs, tokens=tokens, tile_tokens=tile_tokens)
     count = tiles.seqs.shape[0]

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-SHARED_BYTES = 232_448  # what a block of threads may ask for on Hopper and Blackwell (compute capability 9.0, 10.0)
-_BARRIER_BYTES = 1024  # barriers, and scratch of the compiler
-
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
@@ -17,8 +14,10 @@ class Blocks:
       rows: query rows of a warpgroup: what one instruction of the tensor cores takes.
       tokens: KV tokens of a block.
       columns: of values in one product: its result needs registers beside what is summed up already.
-      slots: blocks of KV in shared memory; one is read while the others are on their way.
+      slots: blocks of KV in a ring in shared memory; one is read while the others are on their way.
       warpgroups: that compute.
+      sharers: warpgroups that have the same rows and divide the columns of the values among them, where one has not
+        enough registers for all.
     """
 
     rows: int
@@ -26,20 +25,12 @@ class Blocks:
     columns: int
     slots: int
     warpgroups: int
+    sharers: int = 1
 
-
-def shared_bytes(blocks: Blocks, head_dim: int, streams: int) -> int:
-    """Shared memory of a block of threads with bfloat16 queries, weights and KV.
-
-    Args:
-      blocks: sizes.
-      head_dim: of keys and of values.
-      streams: sequences of KV blocks that are read side by side.
-    """
-    kv = streams * blocks.slots * blocks.tokens * 2 * head_dim
-    weights = blocks.warpgroups * blocks.rows * blocks.tokens
-    queries = (1 if streams > 1 else blocks.warpgroups) * blocks.rows * head_dim
-    return 2 * (kv + weights + queries) + _BARRIER_BYTES
+    @property
+    def tile_rows(self) -> int:
+        """Query rows of a block of threads."""
+        return self.rows * self.warpgroups // self.sharers
 
 
 def fetched_tokens(page_size: int, blocks: Blocks) -> int:
@@ -63,19 +54,26 @@ def bytes_per_kv_token(kv_len: int, page_size: int, head_dim: int, blocks: Block
     return (pieces * piece * 2 * head_dim * itemsize + table_bytes) / kv_len
 
 
-def decode_blocks(head_dim: int, *, blackwell: bool) -> Blocks:
-    """Sizes for decoding: on Hopper two warpgroups with three slots each where shared memory suffices."""
-    columns = 64 if head_dim % 64 == 0 else head_dim
+def decode_blocks(head_dim: int, *, blackwell: bool) -> Blocks | None:
+    """Sizes for decoding, or None where it must be done like prefill."""
+    if head_dim > 128:
+        return None
+    columns = _value_columns(head_dim)
     if blackwell:
         return Blocks(rows=128, tokens=64, columns=columns, slots=4, warpgroups=1)
-    if head_dim > 128:
-        return Blocks(rows=64, tokens=64, columns=columns, slots=2, warpgroups=1)
     return Blocks(rows=64, tokens=64, columns=columns, slots=3, warpgroups=2)
 
 
 def prefill_blocks(head_dim: int, *, blackwell: bool) -> Blocks:
-    """Sizes for prefill: two warpgroups that multiply share the slots."""
-    columns = 64 if head_dim % 64 == 0 else head_dim
+    """Sizes for prefill: the warpgroups share the slots."""
+    columns = _value_columns(head_dim)
     if blackwell:
         return Blocks(rows=128, tokens=64, columns=columns, slots=3, warpgroups=1)
-    return Blocks(rows=64, tokens=64, columns=columns, slots=2 if head_dim > 128 else 4, warpgroups=2)
+    if head_dim > 128:
+        # Blocks of 64 tokens spilled three registers.
+        return Blocks(rows=64, tokens=32, columns=32, slots=4, warpgroups=2, sharers=2)
+    return Blocks(rows=64, tokens=64, columns=columns, slots=4, warpgroups=2)
+
+
+def _value_columns(head_dim: int) -> int:
+    return 64 if head_dim % 64 == 0 else 32

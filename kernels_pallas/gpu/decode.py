@@ -58,18 +58,15 @@ def decode(
     page_size = kv_pages.shape[2]
     num_units, parts = units.seqs.shape[0], blocks.warpgroups
 
-    # What is put out goes through the memory of the weights, if it has their shape.
     scratch = {
-        "queries": shared_matrix(blocks.rows, head_dim),
-        "weights": shared_matrix(parts, blocks.rows, blocks.tokens),
-        "buffer": shared_matrix(parts, blocks.slots, blocks.tokens, 2 * head_dim, columns=head_dim),
+        "queries": shared_matrix(blocks.rows, head_dim, columns=blocks.columns),
+        "weights": shared_matrix(parts, blocks.rows, blocks.tokens, columns=blocks.columns),
+        "buffer": shared_matrix(parts, blocks.slots, blocks.tokens, 2 * head_dim, columns=blocks.columns),
         "sizes": plgpu.SMEM((parts, blocks.rows), jnp.float32),
         "queries_arrived": plgpu.Barrier(),
         "arrived": plgpu.Barrier(num_arrivals=copies(page_size, blocks.tokens), num_barriers=parts * blocks.slots),
         **scratch_of(blocks, blackwell=blackwell),
     }
-    if blocks.columns != blocks.tokens:
-        scratch["staged"] = shared_matrix(parts, blocks.rows, blocks.columns)
     out, sizes = plgpu.kernel(
         functools.partial(_kernel, numerics=numerics, blocks=blocks),
         out_type=(
@@ -106,7 +103,6 @@ def _kernel(
     arrived: Ref,
     accumulator: Ref | None = None,
     done: Ref | None = None,
-    staged: Ref | None = None,
     numerics: Numerics,
     blocks: Blocks,
 ) -> None:
@@ -133,7 +129,9 @@ def _kernel(
         plgpu.barrier_wait(queries_arrived)
         cores = tensor_cores(blocks, accumulator, done, part)
         # The only token is the last one; rows of padding come to the same position.
-        rows = Rows(queries, weights.at[part], kv_len - 1, 0, blocks.rows, blocks.columns, numerics, cores)
+        rows = Rows(
+            queries, weights.at[part], kv_len - 1, 0, blocks.rows, blocks.columns, 0, queries.shape[1], numerics, cores
+        )
 
         def step(block: Any, state: Any, *, masked: bool) -> Any:
             slot = stream.slot(block, first)
@@ -165,7 +163,7 @@ def _kernel(
         for number, columns_sum in enumerate(sums):
             mean = columns_sum / lax.broadcast_in_dim(total, columns_sum.shape, [0])
             store_rows(
-                (weights if staged is None else staged).at[part],
+                weights.at[part, :, pl.ds(0, blocks.columns)],
                 out.at[unit, kv_head, part],
                 mean,
                 number * blocks.columns,

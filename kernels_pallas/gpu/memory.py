@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
@@ -57,8 +56,9 @@ def store_rows(staged: Ref, destination: Ref, values: Any, first_column: int) ->
     plgpu.wait_smem_to_gmem(0)
 
 
-def clear_rows(matrix: Ref, first_row: Scalar, layout: Any) -> None:
+def clear_rows(matrix: Ref, first_row: Scalar) -> None:
     """Makes the rows of a matrix from `first_row` on zero."""
+    layout = plgpu.Layout.SMEM_GMEM_COPY(matrix.shape, matrix.dtype, swizzle_bytes(matrix.shape[1]))
     loaded = plgpu.load(matrix, layout=layout)
     rows = plgpu.broadcasted_iota(jnp.int32, loaded.shape, 0, layout=layout)
-    matrix[...] = lax.select(rows < first_row, loaded, jnp.zeros(loaded.shape, loaded.dtype))
+    matrix[...] = jnp.where(rows < first_row, loaded, jnp.zeros(loaded.shape, loaded.dtype))

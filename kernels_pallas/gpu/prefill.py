@@ -25,7 +25,7 @@ from kernels_pallas.gpu.units import Tiles
 
 type Ref = Any
 
-_COPY_REGISTERS = 40
+_COPY_REGISTERS = 48
 
 
 def prefill(
@@ -48,19 +48,20 @@ def prefill(
       tiles: of `prefill_tiles`.
       group: query heads of a KV head.
       numerics: of the scores.
-      blocks: sizes; `blocks.warpgroups * blocks.rows` are the rows of `q`.
+      blocks: sizes; `blocks.tile_rows` are the rows of `q`.
       blackwell: whether to use the tensor cores of Blackwell.
     """
     num_tiles, kv_heads, _, head_dim = q.shape
     workers = blocks.warpgroups
     scratch = {
-        "queries": shared_matrix(workers, blocks.rows, head_dim),
-        "weights": shared_matrix(workers, blocks.rows, blocks.tokens),
-        "buffer": shared_matrix(blocks.slots, blocks.tokens, 2 * head_dim, columns=head_dim),
-        "queries_arrived": plgpu.Barrier(num_barriers=workers),
+        "queries": shared_matrix(workers // blocks.sharers, blocks.rows, head_dim, columns=blocks.columns),
+        "weights": shared_matrix(workers, blocks.rows, blocks.tokens, columns=blocks.columns),
+        "buffer": shared_matrix(blocks.slots, blocks.tokens, 2 * head_dim, columns=blocks.columns),
+        "queries_arrived": plgpu.Barrier(num_barriers=workers // blocks.sharers),
         "arrived": plgpu.Barrier(num_arrivals=copies(kv_pages.shape[2], blocks.tokens), num_barriers=blocks.slots),
         "read": plgpu.Barrier(num_arrivals=workers, num_barriers=blocks.slots),
         "cleared": plgpu.Barrier(num_arrivals=workers),
+        "finished": plgpu.Barrier(num_arrivals=blocks.sharers, num_barriers=workers // blocks.sharers),
         **scratch_of(blocks, blackwell=blackwell),
     }
     return plgpu.kernel(
@@ -92,6 +93,7 @@ def _kernel(
     arrived: Ref,
     read: Ref,
     cleared: Ref,
+    finished: Ref,
     accumulator: Ref | None = None,
     done: Ref | None = None,
     group: int,
@@ -119,11 +121,30 @@ def _kernel(
     @pl.when((end_token > 0) & (worker < workers))
     def _attend() -> None:
         plgpu.set_max_registers(_worker_registers(workers), action="increase")
-        mine = queries.at[worker]
-        plgpu.copy_gmem_to_smem(q.at[tile, kv_head, pl.ds(worker * rows, rows)], mine, queries_arrived.at[worker])
-        plgpu.barrier_wait(queries_arrived.at[worker])
+        place, share = lax.div(worker, jnp.int32(blocks.sharers)), lax.rem(worker, jnp.int32(blocks.sharers))
+        mine = queries.at[place]
+        mine_in_tile = pl.ds(place * rows, rows)
+
+        @pl.when(share == 0)
+        def _queries() -> None:
+            plgpu.copy_gmem_to_smem(q.at[tile, kv_head, mine_in_tile], mine, queries_arrived.at[place])
+
+        plgpu.barrier_wait(queries_arrived.at[place])
         cores = tensor_cores(blocks, accumulator, done, worker)
-        attention = Rows(mine, weights.at[worker], position, worker * rows, group, blocks.columns, numerics, cores)
+        value_columns = queries.shape[2] // blocks.sharers
+        first_value = share * value_columns
+        attention = Rows(
+            mine,
+            weights.at[worker],
+            position,
+            place * rows,
+            group,
+            blocks.columns,
+            first_value,
+            value_columns,
+            numerics,
+            cores,
+        )
 
         def step(block: Any, state: Any, *, masked: bool) -> Any:
             slot = stream.slot(block, first)
@@ -135,8 +156,7 @@ def _kernel(
                 def _tail() -> None:
                     # Only the last block of the tile. All wait until all have cleared their columns.
                     attention.clear_tail(piece, end_token - block * block_tokens, worker, workers)
-                    plgpu.barrier_arrive(cleared)
-                    plgpu.barrier_wait(cleared)
+                    _meet(cleared)
 
             state = attention.attend(state, piece, block * block_tokens, masked=masked)
             plgpu.barrier_arrive(read.at[slot])
@@ -148,14 +168,26 @@ def _kernel(
             whole = first
         state = lax.fori_loop(first, whole, functools.partial(step, masked=False), attention.begin())
         _, total, sums = lax.fori_loop(whole, end, functools.partial(step, masked=True), state)
+        # The result takes the place of the queries once nobody reads them, and leaves when all of it is there.
+        _meet(finished.at[place])
         for number, columns_sum in enumerate(sums):
             mean = columns_sum / lax.broadcast_in_dim(total, columns_sum.shape, [0])
-            mine.at[:, pl.ds(number * blocks.columns, blocks.columns)][...] = mean.astype(mine.dtype)
+            mine.at[:, pl.ds(first_value + number * blocks.columns, blocks.columns)][...] = mean.astype(mine.dtype)
         plgpu.commit_smem()
-        plgpu.copy_smem_to_gmem(mine, out.at[tile, kv_head, pl.ds(worker * rows, rows)])
-        plgpu.wait_smem_to_gmem(0)
+        _meet(finished.at[place])
+
+        @pl.when(share == 0)
+        def _put_out() -> None:
+            plgpu.copy_smem_to_gmem(mine, out.at[tile, kv_head, mine_in_tile])
+            plgpu.wait_smem_to_gmem(0)
+
+
+def _meet(barrier: Ref) -> None:
+    """Waits until all who share a barrier are here."""
+    plgpu.barrier_arrive(barrier)
+    plgpu.barrier_wait(barrier)
 
 
 def _worker_registers(workers: int) -> int:
     """Registers of a thread that multiplies: what the copying warpgroup leaves of 65,536, in steps of eight."""
-    return min(240, (512 - _COPY_REGISTERS) // workers // 8 * 8)
+    return min(248, (512 - _COPY_REGISTERS) // workers // 8 * 8)

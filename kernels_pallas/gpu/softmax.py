@@ -29,6 +29,8 @@ class Rows:
       first_row: of these rows in the tile.
       group: rows of a token.
       columns: of values in one product.
+      first_value: column of the values that these rows begin with.
+      value_columns: of the values that these rows sum up.
       numerics: of the scores.
       cores: that multiply.
     """
@@ -39,12 +41,14 @@ class Rows:
     first_row: Scalar
     group: int
     columns: int
+    first_value: Scalar
+    value_columns: int
     numerics: Numerics
     cores: TensorCores
 
     def begin(self) -> State:
         """Before the first block."""
-        rows, head_dim = self.queries.shape
+        rows = self.queries.shape[0]
 
         def full(value: float, shape: tuple[int, ...], layout: Any) -> Array:
             return plgpu.layout_cast(jnp.full(shape, value, jnp.float32), layout)
@@ -53,7 +57,9 @@ class Rows:
         return (
             full(MASKED, (rows,), by_row),
             full(0.0, (rows,), by_row),
-            tuple(full(0.0, (rows, self.columns), self.cores.layout) for _ in range(head_dim // self.columns)),
+            tuple(
+                full(0.0, (rows, self.columns), self.cores.layout) for _ in range(self.value_columns // self.columns)
+            ),
         )
 
     def attend(self, state: State, block: Ref, first_token: Scalar, *, masked: bool) -> State:
@@ -79,7 +85,7 @@ class Rows:
         plgpu.commit_smem()
         added = []
         for number, before in enumerate(sums):
-            values = block.at[:, pl.ds(head_dim + number * self.columns, self.columns)]
+            values = block.at[:, pl.ds(head_dim + self.first_value + number * self.columns, self.columns)]
             scaled = before * lax.broadcast_in_dim(shrink, before.shape, [0])
             added.append(scaled + self.cores.product(self.weights, values))
         return now, total, tuple(added)
@@ -92,7 +98,7 @@ class Rows:
         head_dim = self.queries.shape[1]
         for number in range(head_dim // self.columns):
             values = block.at[:, pl.ds(head_dim + number * self.columns, self.columns)]
-            pl.when(worker == number % workers)(functools.partial(clear_rows, values, live_tokens, plgpu.Layout.WGMMA))
+            pl.when(worker == number % workers)(functools.partial(clear_rows, values, live_tokens))
         plgpu.commit_smem()
 
     def _seen(self, first_token: Scalar, shape: tuple[int, ...]) -> Array:

@@ -54,7 +54,7 @@ class Blackwell:
     accumulator: Ref
     done: Ref
     warpgroup: Any
-    layout = plgpu.Layout.TCGEN05_TMEM_NATIVE
+    layout = plgpu.Layout.TCGEN05
 
     def product(self, left: Ref, right: Ref) -> Array:
         """See `TensorCores`."""
