@@ -63,7 +63,7 @@ def decode(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("arbitrary",), vmem_limit_bytes=blocks.vmem_limit_bytes, disable_bounds_checks=True
         ),
-        name="paged_decode",
+        name=f"paged_decode_{blocks.tokens}",  # the gate divides bundles by tokens
     )(tables.reshape(-1), tiles.number, tiles.seqs, tiles.positions, tiles.ends, q, kv_pages)
 
 
