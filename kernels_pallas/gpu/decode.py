@@ -4,8 +4,9 @@ The KV of all sequences is split into units of equal length (flash-decoding, spl
 does, arXiv 2501.01005). A block of threads takes one unit and one KV head; each of its warpgroups has half of the unit
 and a ring of blocks of its own, so that they need not wait for each other. What they find is combined by weight.
 
-The query heads of a group are a few of the 64 or 128 rows of a matrix product. The other rows cost tensor core cycles
-that are idle anyway: 64 rows of head_dim 128 take about a fifth of the time that an H100 needs to read the KV.
+The query heads of a group are a few of the 64 or 128 rows of a matrix product; the other rows cost tensor core cycles
+that are idle anyway. By the data sheet of an H100 (989 Tflop/s, 3.35 TB/s) both products with 64 rows take 22% of the
+time that reading the KV takes, whatever the size of the heads.
 """
 
 import functools
