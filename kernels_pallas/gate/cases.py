@@ -112,6 +112,7 @@ def cases_of(target: str) -> Sequence[Case]:
     """All cases of a target, in the order of the report: many shapes for one chip of each maker, few for others."""
     copies = (write_case(64), write_case(1024), gather_case(), scatter_case())
     kernel = _KERNELS[target]
+    one_byte = ("int8", "float8_e4m3fn") if kernel == "mosaic_tpu" else ()
     if kernel == "xla":
         return (attention_case(kernel), *copies)
     few = (
@@ -125,7 +126,7 @@ def cases_of(target: str) -> Sequence[Case]:
         *(attention_case(kernel, page_size=size) for size in (128, 256)),
         attention_case(kernel, LLAMA_8B_TP4),
         *(attention_case(kernel, Heads(16, 8, dim)) for dim in (64, 96, 256)),
-        *(attention_case(kernel, kv_dtype=dtype) for dtype in ("int8", "float8_e4m3fn")),
+        *(attention_case(kernel, kv_dtype=dtype) for dtype in one_byte),
         attention_case(kernel, sliding_window=1024, soft_cap=50.0),
         *copies,
     )
