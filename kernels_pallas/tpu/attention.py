@@ -1,4 +1,9 @@
-"""Paged attention on TPUs: one kernel for sequences that decode, one for chunks of queries."""
+"""Paged attention on TPUs: one kernel for sequences that decode, one for chunks of queries.
+
+Limits: block tables lie in scalar memory, 1 MiB on all chips. A pool for heads of 96 must be made row by row
+(`Format(Layout((0, 1, 2, 3)))` of jax.experimental.layout): XLA's own layout of rows of 192 puts pages last, and is
+copied for each call. Of the two cores of a v5p, one works.
+"""
 
 import jax.numpy as jnp
 from jax import lax
