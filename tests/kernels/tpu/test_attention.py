@@ -152,3 +152,20 @@ def test_a_reused_buffer_is_caught(monkeypatch):
     monkeypatch.setattr(stream, "following", lambda slot, slots: slot)
     with pytest.raises(Exception, match=r"Not equal|[Rr]ace"):
         check(TPU_CASES["decode_only"], params=RACES)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.float8_e4m3fn])
+def test_kv_of_one_byte_equals_plain_xla(dtype):
+    scales = jnp.full((2, 2), 0.02)
+    rows = jax.random.normal(jax.random.key(0), (2, 70, 2, 64))
+    pool = write_kv(jnp.zeros((4, 2, 32, 128), dtype), *rows, jnp.arange(70), scales)
+    q = jax.random.normal(jax.random.key(1), (20, 4, 64))
+
+    def attend(implementation):
+        arguments = q, pool, jnp.array([[0, 1, 2], [0, 1, 2]]), jnp.array([0, 1, 20]), jnp.array([60, 70])
+        counts = {"num_decodes": 1, "num_seqs": 2}
+        return paged_attention(*arguments, **counts, scale=0.2, kv_scales=scales, implementation=implementation)
+
+    with pltpu.force_tpu_interpret_mode(AS_ON_CHIP):
+        np.testing.assert_allclose(attend("mosaic_tpu"), attend("xla"), atol=2e-5, rtol=2e-5)
