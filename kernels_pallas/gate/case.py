@@ -20,6 +20,7 @@ class Case:
       pool_bytes: of one layer's pages on one device: nothing of this size may be copied.
       specs: how the arguments lie on the axis `model` of the mesh, a tree for each; None is all on each device.
       devices: of the mesh.
+      may_spill_bytes: what a TPU kernel may spill of registers.
       collectives: the operations between devices that there may be, and how many of each.
     """
 
@@ -30,6 +31,7 @@ class Case:
     pool_bytes: int
     specs: tuple[Any, ...] | None = None
     devices: int = 1
+    may_spill_bytes: int = 0
     collectives: Mapping[str, int] = field(default_factory=dict)
 
     def placed(self, mesh: Mesh) -> tuple[Any, ...]:

@@ -57,6 +57,7 @@ def attention_case(
     tokens: int = 1024,
     sliding_window: int | None = None,
     soft_cap: float | None = None,
+    may_spill_bytes: int = 0,
 ) -> Case:
     """A step that decodes and prefills, up to 64 sequences of up to 8,192 tokens."""
     function = functools.partial(
@@ -80,7 +81,7 @@ def attention_case(
     extras += [f"window {sliding_window}"] if sliding_window else []
     extras += [f"soft cap {soft_cap:g}"] if soft_cap else []
     name = ", ".join([f"attention {implementation}", str(heads), f"page {page_size}", *extras])
-    return Case(name, function, shapes, (), _bytes(pool))
+    return Case(name, function, shapes, (), _bytes(pool), may_spill_bytes=may_spill_bytes)
 
 
 def write_case(tokens: int, heads: Heads = LLAMA_8B, page_size: int = 64) -> Case:
@@ -125,9 +126,12 @@ def cases_of(target: str) -> Sequence[Case]:
         *few,
         *(attention_case(kernel, page_size=size) for size in (128, 256)),
         attention_case(kernel, LLAMA_8B_TP4),
-        *(attention_case(kernel, Heads(16, 8, dim)) for dim in (64, 96, 256)),
+        attention_case(kernel, Heads(16, 8, 64)),
+        *([] if kernel == "mosaic_tpu" else [attention_case(kernel, Heads(16, 8, 96))]),
+        attention_case(kernel, Heads(16, 8, 256), may_spill_bytes=16 << 10),
         *(attention_case(kernel, kv_dtype=dtype) for dtype in one_byte),
-        attention_case(kernel, sliding_window=1024, soft_cap=50.0),
+        # Cut so small that it spills nothing, prefill with a soft cap feeds the matrix units less: 0.41 instead of 0.50.
+        attention_case(kernel, sliding_window=1024, soft_cap=50.0, may_spill_bytes=128 << 10),
         *copies,
     )
 

@@ -79,7 +79,7 @@ def _row(
     error: str | None,
 ) -> Row:
     vmem_bytes, spill_bytes = _vmem(dump, name)
-    if spill_bytes:
+    if spill_bytes > case.may_spill_bytes:
         error = f"{spill_bytes} bytes of registers are spilled"
     return Row(
         kernel=f"{case.name}: {name}",
@@ -110,8 +110,8 @@ def _occupancy(loops: Sequence[Loop], target: str) -> float | None:
 
 
 def _hot(loops: Sequence[Loop]) -> Loop:
-    """The loop that multiplies most for its length: the others handle edges."""
-    return max(loops, key=lambda loop: loop.matmuls / max(loop.bundles, 1))
+    """The loop that multiplies most, and the shortest of those that do: the others handle edges."""
+    return max(loops, key=lambda loop: (loop.matmuls, -loop.bundles))
 
 
 def _kernels(dump: Path) -> dict[str, list[Loop]]:

@@ -1,8 +1,8 @@
 """Paged attention on TPUs: one kernel for sequences that decode, one for chunks of queries.
 
-Limits: block tables lie in scalar memory, 1 MiB on all chips. A pool for heads of 96 must be made row by row
-(`Format(Layout((0, 1, 2, 3)))` of jax.experimental.layout): XLA's own layout of rows of 192 puts pages last, and is
-copied for each call. Of the two cores of a v5p, one works.
+Limits: block tables lie in scalar memory, 1 MiB on all chips. Of the two cores of a v5p, one works. Heads of 96 are for
+plain XLA: its own layout of rows of 192 puts pages last, so the pool would be copied for the kernel at each call, unless
+it were made row by row (`Format(Layout((0, 1, 2, 3)))` of jax.experimental.layout).
 """
 
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from kernels_pallas.tpu.numerics import Numerics
 from kernels_pallas.tpu.prefill import prefill
 from kernels_pallas.tpu.tiles import decode_tiles, prefill_tiles
 
-_HEAD_DIMS = (64, 96, 128, 256)
+_HEAD_DIMS = (64, 128, 256)
 _Q_DTYPES = ("bfloat16", "float32")
 _PAGE_ROWS_MIN = {"float32": 8, "bfloat16": 16, "int8": 32, "float8_e4m3fn": 32}  # of a register
 

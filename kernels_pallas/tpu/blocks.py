@@ -89,7 +89,7 @@ def blocks_for(q: Array, kv_pages: Array) -> Blocks:
     q_heads, kv_heads = q.shape[1], kv_pages.shape[1]
     group = q_heads // kv_heads
     # These take more registers, and with larger blocks more than there are.
-    is_wide = q.shape[2] in (96, 256) or q.dtype.itemsize == 4
+    is_wide = q.shape[2] == 256 or q.dtype.itemsize == 4
     tokens, heads_ahead = (BLOCK_TOKENS // 2, 2) if is_wide else (BLOCK_TOKENS, 3)
     has_few_rows = min(group, q_heads // _UNITS_MIN) * _TILE_TOKENS < _UNIT_ROWS
     tile_tokens = 2 * _TILE_TOKENS if has_few_rows else _TILE_TOKENS

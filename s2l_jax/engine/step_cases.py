@@ -32,7 +32,7 @@ _LLAMA_8B = ModelConfig("Llama-3.1-8B", 128256, 4096, 14336, 32, 32, 8, 128, 131
 _LLAMA_70B = replace(
     _LLAMA_8B, name="Llama-3.1-70B", hidden_size=8192, intermediate_size=28672, num_layers=80, num_q_heads=64
 )
-_PAGE_SIZE, _POOL_PAGES, _SESSIONS, _BLOCKS = 64, 2048, 256, 128
+_PAGE_SIZE, _POOL_PAGES, _SESSIONS, _BLOCKS = 64, 8192, 256, 128
 _SHAPES = {"decode": ForwardShape(64, 64, _BLOCKS), "prefill": ForwardShape(2048, 64, _BLOCKS)}
 _GPUS = {"sm_90", "sm_100"}
 _ENDS_ON = {1, 8}  # devices: what lies between differs in nothing but sizes

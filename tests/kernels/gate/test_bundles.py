@@ -26,9 +26,9 @@ def test_bundles_belong_to_the_innermost_loop(tmp_path):
     assert outer.operations["vmul"] == outer.operations["vld"] == 1
 
 
-def test_figures_are_of_the_loop_that_multiplies_most_for_its_length():
-    edge, hot = Loop(1, 1000, Counter(vmatmul=100)), Loop(1, 100, Counter(vmatmul=20, vld=50))
-    assert tpu._bundles_per_kv_token("paged_decode_50", [edge, hot]) == 2.0
+def test_figures_are_of_the_loop_that_multiplies_most_and_is_shortest():
+    edge, hot = Loop(1, 130, Counter(vmatmul=20)), Loop(1, 100, Counter(vmatmul=20, vld=50))
+    assert tpu._bundles_per_kv_token("paged_decode_50", [edge, hot, Loop(1, 4, Counter(vmatmul=2))]) == 2.0
     assert tpu._bundles_per_kv_token("paged_prefill_50", [edge, hot]) is None
     # 20 instructions of 8 cycles for 2 units in 100 bundles.
     assert tpu._occupancy([edge, hot], "v6e") == 0.8

@@ -29,7 +29,6 @@ SHARED = (
     "empty_slot",
     "multi_query",
     "smollm2_heads",
-    "head_dim_96",
     "sliding_window",
     "sliding_window_of_one",
     "soft_cap",
