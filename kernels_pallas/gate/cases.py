@@ -130,7 +130,7 @@ def cases_of(target: str) -> Sequence[Case]:
         *([] if kernel == "mosaic_tpu" else [attention_case(kernel, Heads(16, 8, 96))]),
         attention_case(kernel, Heads(16, 8, 256), may_spill_bytes=16 << 10),
         *(attention_case(kernel, kv_dtype=dtype) for dtype in one_byte),
-        # Cut so small that it spills nothing, prefill with a soft cap feeds the matrix units less: 0.41 instead of 0.50.
+        # Cut so small that it spills nothing, prefill with a soft cap feeds matrix units less: 0.41 instead of 0.50.
         attention_case(kernel, sliding_window=1024, soft_cap=50.0, may_spill_bytes=128 << 10),
         *copies,
     )

@@ -1,8 +1,8 @@
 """Paged attention on TPUs: one kernel for sequences that decode, one for chunks of queries.
 
 Limits: block tables lie in scalar memory, 1 MiB on all chips. Of the two cores of a v5p, one works. Heads of 96 are for
-plain XLA: its own layout of rows of 192 puts pages last, so the pool would be copied for the kernel at each call, unless
-it were made row by row (`Format(Layout((0, 1, 2, 3)))` of jax.experimental.layout).
+plain XLA: its own layout of rows of 192 puts pages last, so the pool would be copied for the kernel at each call,
+unless it were made row by row (`Format(Layout((0, 1, 2, 3)))` of jax.experimental.layout).
 """
 
 import jax.numpy as jnp

@@ -23,10 +23,10 @@ type Scalar = Any
 
 
 class _Runs(NamedTuple):
-    """Tokens behind each other that go to one tile; entries from `count` on are padding.
+    """Tokens behind each other that go to one tile; entries from `total` on are padding.
 
     Attributes:
-      count: runs, one number.
+      total: runs, one number.
       pages: page of each.
       rows: first row of its tile in the page.
       first: first row in the tile that is written.
@@ -34,7 +34,7 @@ class _Runs(NamedTuple):
       tokens: the token of each row of the tile; some token for rows that are not written.
     """
 
-    count: Int[Array, "1"]
+    total: Int[Array, "1"]
     pages: Int[Array, "runs"]
     rows: Int[Array, "runs"]
     first: Int[Array, "runs"]
@@ -75,13 +75,13 @@ def write_rows(
         out_specs=pl.BlockSpec(memory_space=pltpu.HBM),
         scratch_shapes=[tile, tile, *[pltpu.SemaphoreType.DMA((_SLOTS,))] * 3],
     )
-    return pl.pallas_call(  # type: ignore[no-any-return]
+    return pl.pallas_call(
         _kernel,
         out_shape=jax.ShapeDtypeStruct(kv_pages.shape, kv_pages.dtype),
         grid_spec=grid_spec,
         input_output_aliases={6: 0},
         name="paged_write",
-    )(runs.count, runs.pages, runs.rows, runs.first, runs.end, packed, kv_pages)
+    )(runs.total, runs.pages, runs.rows, runs.first, runs.end, packed, kv_pages)
 
 
 def _runs(slots: Int[Array, "tokens"], num_pages: int, page_size: int, tile_rows: int, max_seqs: int) -> _Runs:
@@ -98,7 +98,7 @@ def _runs(slots: Int[Array, "tokens"], num_pages: int, page_size: int, tile_rows
     source = starts[:, None] + jnp.arange(tile_rows) - first[:, None]
     page_rows = slots[starts] % page_size
     return _Runs(
-        count=is_first.sum(dtype=jnp.int32)[None],
+        total=is_first.sum(dtype=jnp.int32)[None],
         pages=slots[starts] // page_size,
         rows=page_rows - first,
         first=first,
