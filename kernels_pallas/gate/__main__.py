@@ -57,10 +57,8 @@ def main(
         for index, case in enumerate(importlib.import_module(module).cases_of(target))
         if match in case.name
     ]
-    rows = _compile_all(console, jobs, workers)
     out.mkdir(parents=True, exist_ok=True)
-    report = {"versions": versions(), "rows": [row.to_json() for row in rows]}
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    rows = _compile_all(console, jobs, workers, out / "report.json")
     if docs is not None:
         write_tables(docs, rows)
     bad = [row for row in rows if not row.ok]
@@ -74,8 +72,8 @@ def _numerics(console: Console) -> int:
     return subprocess.run([sys.executable, "-m", "pytest", "tests/kernels"], check=False).returncode
 
 
-def _compile_all(console: Console, jobs: list[Job], workers: int) -> list[Row]:
-    """Rows in the order of the jobs."""
+def _compile_all(console: Console, jobs: list[Job], workers: int, report: Path) -> list[Row]:
+    """Rows in the order of the jobs; the report is written after each, so that one that is cut off has something."""
     found: dict[Job, list[Row]] = {}
     columns = (
         TextColumn("Compiling"),
@@ -89,11 +87,21 @@ def _compile_all(console: Console, jobs: list[Job], workers: int) -> list[Row]:
         task = progress.add_task("", total=len(jobs), last="")
         for job, rows in run_jobs(jobs, _environment, workers):
             found[job] = rows
+            _write_report(report, _in_order(jobs, found))
             progress.update(task, advance=1, last=f"{job.target}: {job.name}")
             for row in rows:
                 if not row.ok:
                     progress.console.print(f"[red]{row.target}: {row.kernel}[/red]: {row.error}", highlight=False)
-    return [row for job in jobs for row in found[job]]
+    return _in_order(jobs, found)
+
+
+def _in_order(jobs: list[Job], found: dict[Job, list[Row]]) -> list[Row]:
+    return [row for job in jobs for row in found.get(job, ())]
+
+
+def _write_report(path: Path, rows: list[Row]) -> None:
+    report = {"versions": versions(), "rows": [row.to_json() for row in rows]}
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def _environment(target: str, dump: Path) -> dict[str, str]:
