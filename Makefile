@@ -33,7 +33,7 @@ law: setup  ## Hunt for breaches of the law: 4,000 long runs on a fake engine, t
 bench: setup  ## Measure prefill and decode beside other engines (downloads them, takes many minutes)
 	@$(PY) benchmarks/engine_cpu.py
 
-kernels: setup  ## Check all kernels: numerics, races, compilation for TPU and GPU without one (12 minutes, 3 GB)
+kernels: setup  ## Check all kernels: numerics, races, compilation for TPU and GPU without one (about 20 minutes, 2.3 GB)
 	@tools/setup_kernels.sh
 	@JAX_PLATFORMS=cpu .venv-kernels/bin/python -m kernels_pallas.gate --out out/kernels --docs docs/kernels.md
 
