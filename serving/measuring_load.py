@@ -10,7 +10,7 @@ from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 
-SESSIONS = 16  # on two cores of a CPU, with a model of 135 million parameters: half a minute
+_SESSIONS = 16  # on two cores of a CPU, with a model of 135 million parameters: half a minute
 _TOGETHER = 4
 _PIECES = 4
 _OUTPUT_TOKENS = 16
@@ -29,7 +29,7 @@ def stream_sessions(orchestrator: Orchestrator, vocab_size: int, max_model_len: 
     most_tokens = max(1, min(_MOST_PIECE_TOKENS, (max_model_len - _OUTPUT_TOKENS) // _PIECES))
     params = SamplingParams(max_tokens=max(1, min(_OUTPUT_TOKENS, max_model_len - _PIECES * most_tokens)))
     together = min(_TOGETHER, max_sessions)
-    for _ in range(SESSIONS // together):
+    for _ in range(_SESSIONS // together):
         running = [_Streamed() for _ in range(together)]
         for piece in range(_PIECES):
             for session in running:

@@ -23,7 +23,7 @@ TARGETS = (*tpu.TARGETS, *gpu.TARGETS)
     "--cases",
     "modules",
     multiple=True,
-    default=("kernels_pallas.gate.cases", "s2l_jax.engine.step_cases"),
+    default=("kernels_pallas.gate.cases",),
     show_default=True,
     help="Modules whose `cases_of` says what is compiled.",
 )

@@ -1,6 +1,6 @@
 """What became of one kernel on one target."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -43,4 +43,4 @@ class Row:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Row":
         """Reads what `to_json` gave."""
-        return cls(**{field.name: value[field.name] for field in fields(cls)})
+        return cls(**value)

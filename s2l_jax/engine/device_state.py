@@ -36,6 +36,7 @@ class DeviceState:
     def __init__(self, code: DeviceCode, placement: Placement, model_config: ModelConfig, config: EngineConfig) -> None:
         self.code = code
         self.placement = placement
+        self._whole = placement.whole  # made once: every step needs it
         self.executables: Mapping[str, Compiled] = {}
         self._model_config = model_config
         self._config = config
@@ -47,7 +48,7 @@ class DeviceState:
     def forward(self, shape: ForwardShape, packed: np.ndarray) -> Array:
         """Runs chunks, as `pack_chunks` lays them out; what it returns is ready when they have run."""
         embed, layers, finish = (self.executables[shape.name(part)] for part in FORWARD_PARTS)
-        on_device = jax.device_put(packed, self.placement.whole)
+        on_device = jax.device_put(packed, self._whole)
         x, rope = embed(self.code.ends, self.last_tokens, on_device)
         for index, group in enumerate(self.code.groups):
             x, self.pages[index] = layers(group, self.pages[index], x, rope, on_device)
@@ -77,7 +78,7 @@ class DeviceState:
         groups of layers share theirs, so one group is enough.
         """
         embed, layers, finish = (self.executables[forward.name(part)] for part in FORWARD_PARTS)
-        on_device = jax.device_put(packed, self.placement.whole)
+        on_device = jax.device_put(packed, self._whole)
         x, rope = embed(self.code.ends, self.last_tokens, on_device)
         x, self.pages[0] = layers(self.code.groups[0], self.pages[0], x, rope, on_device)
         self.last_hidden, _ = finish(self.code.ends, self.last_hidden, x, on_device)
@@ -97,10 +98,10 @@ class DeviceState:
             buffer.delete()
 
     def _indices(self, blocks: Sequence[int]) -> Array:
-        return jax.device_put(np.asarray(blocks, np.int32), self.placement.whole)
+        return jax.device_put(np.asarray(blocks, np.int32), self._whole)
 
     def _allocate(self) -> None:
-        config, model, whole = self._config, self._model_config, self.placement.whole
+        config, model, whole = self._config, self._model_config, self._whole
         shape = kv_pages_shape(config.num_blocks, config.block_size, model.num_kv_heads, model.head_dim)
         pages = tuple(jnp.zeros(shape, config.dtype, device=self.placement.pages) for _ in range(model.num_layers))
         self.last_hidden = jnp.zeros((config.max_sessions, model.hidden_size), config.dtype, device=whole)
