@@ -1,5 +1,6 @@
 """The engine thread: plans, submits, collects, commits, and hands output to the sinks."""
 
+import functools
 import logging
 import threading
 from collections import deque
@@ -12,6 +13,7 @@ from s2l_jax.engine.errors import KVLost
 from s2l_jax.engine.protocol import Engine, Progress
 from s2l_jax.orchestrator.counters import Ending
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
+from s2l_jax.orchestrator.observer import Blind, Observer, quiet
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.pace import Pace
 from s2l_jax.orchestrator.registry import Failures, Registry
@@ -42,7 +44,13 @@ class EngineLoop:
         self._is_stopping = False
         self._outstanding: deque[StepPlan] = deque()
         self._pace = Pace()
+        self.watch(Blind(), 0)
         self._thread = threading.Thread(target=self._main, name="s2l-engine", daemon=True)
+
+    def watch(self, observer: Observer, index: int) -> None:
+        """Tells an observer about steps from now on, under this engine's index."""
+        self._submitted = quiet(functools.partial(observer.submitted, engine=index))
+        self._collected = quiet(functools.partial(observer.collected, engine=index))
 
     def start(self, progress: Progress | None) -> None:
         """Starts the thread and waits until the engine is warm.
@@ -121,6 +129,7 @@ class EngineLoop:
             return
         if len(self._outstanding) == 1:
             self._pace.start(self._predicted_s(plan))
+        self._submitted(plan, self._clock())
 
     def _collect(self) -> None:
         """Brings the oldest step home; the one behind it, if there is one, begins on the device."""
@@ -137,6 +146,7 @@ class EngineLoop:
             now_s = self._clock()
             outputs = self._registry.commit(result, now_s)
             progress = self._registry.progress(plan, now_s)
+        self._collected(result, now_s)
         for session, event in progress:
             session.outlet.emit(event)
         for session, output in outputs:

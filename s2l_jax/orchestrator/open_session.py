@@ -10,6 +10,7 @@ from s2l_jax.models.stream_decoder import StreamDecoder
 from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.context import SessionContext
 from s2l_jax.orchestrator.events import Sink
+from s2l_jax.orchestrator.observer import WatchedSession
 from s2l_jax.orchestrator.outlet import Outlet
 from s2l_jax.orchestrator.stop import StopFilter
 
@@ -22,6 +23,7 @@ class OpenSession:
       lock: held while an event of the client is applied, tokenization included, so that events stay in order.
       context: the client's context; None once it is complete. Guarded by `lock`.
       outlet: where events go.
+      watched: is told what its client does.
       open_s: when the session was opened.
       progress_s: when its last progress event was sent. Only the engine thread uses it.
     """
@@ -32,6 +34,7 @@ class OpenSession:
         tokenizer: Tokenizer,
         params: SamplingParams,
         sink: Sink,
+        watched: WatchedSession,
         on_sink_error: Callable[[Exception], None],
         *,
         add_bos: bool,
@@ -40,7 +43,8 @@ class OpenSession:
         self.id = session_id
         self.lock = threading.Lock()
         self.context: SessionContext | None = SessionContext(tokenizer, add_bos=add_bos)
-        self.outlet = Outlet(sink, on_sink_error)
+        self.outlet = Outlet(watched.around(sink), on_sink_error)
+        self.watched = watched
         self.open_s = now_s
         self.progress_s = now_s
         self._decoder = StreamDecoder(tokenizer, continues=True)

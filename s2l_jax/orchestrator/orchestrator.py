@@ -17,7 +17,8 @@ from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.context import Edit, SessionContext
 from s2l_jax.orchestrator.counters import OrchestratorStats
 from s2l_jax.orchestrator.engine_loop import EngineLoop, emit_failures
-from s2l_jax.orchestrator.events import Content, DoneEvent, Sink
+from s2l_jax.orchestrator.events import Content, DoneEvent, FailedEvent, Sink
+from s2l_jax.orchestrator.observer import Blind, Observer, Op, Opening, WatchedSession, quiet
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.registry import Registry
 
@@ -57,8 +58,14 @@ class Orchestrator:
         self._clock = clock
         self._registry = Registry(scheduler, config)
         self._loop = EngineLoop(engine, self._registry, clock)
+        self._opening = quiet(Blind().opening)
 
     # Life
+
+    def observe(self, observer: Observer) -> None:
+        """Tells an observer about steps, and about sessions opened, from now on; there is one at most."""
+        self._opening = quiet(observer.opening)
+        self._loop.watch(observer, 0)
 
     def start(self, progress: Progress | None = None) -> None:
         """Starts the engine thread and waits until the engine is warm. To be called once.
@@ -141,28 +148,38 @@ class Orchestrator:
         with self._registry.lock:
             self._registry.check_room(now_s)
 
+        watch = self._opening(Opening(name, tenant, params.max_tokens, final, now_s))
+        watched = WatchedSession(watch or Blind(), self._clock)
+
         def on_sink_error(error: Exception) -> None:
             _log.error("the sink of session %s raised, which ends the session", name, exc_info=error)
+            watched.emitted(FailedEvent(InternalError("the session's output could not be delivered")))
             with self._registry.lock:
                 self._registry.end(session, "failed", self._clock())
 
-        session = OpenSession(name, self._tokenizer, params, sink, on_sink_error, add_bos=add_bos, now_s=now_s)
-        with session.lock:
-            context = _context_of(session)
-            edit = _encode(name, lambda: context.append(content))
-            tokens = [*context.head.tolist(), *edit.tail.tolist()]
-            if final:
-                session.context = None
-            with self._registry.lock:
-                return self._registry.open(
-                    session,
-                    tokens,
-                    params,
-                    final=final,
-                    tenant=tenant,
-                    priority=priority,
-                    deadline_s=now_s + first_token_within_s if first_token_within_s else None,
-                )
+        session = OpenSession(name, self._tokenizer, params, sink, watched, on_sink_error, add_bos=add_bos, now_s=now_s)
+        try:
+            with session.lock:
+                context = _context_of(session)
+                edit = _encode(name, lambda: context.append(content))
+                tokens = [*context.head.tolist(), *edit.tail.tolist()]
+                if final:
+                    session.context = None
+                with self._registry.lock:
+                    ack = self._registry.open(
+                        session,
+                        tokens,
+                        params,
+                        final=final,
+                        tenant=tenant,
+                        priority=priority,
+                        deadline_s=now_s + first_token_within_s if first_token_within_s else None,
+                    )
+        except S2LError as error:
+            watched.refused(error)
+            raise
+        watched.changed("open", ack, final=final, now_s=now_s)
+        return ack
 
     def append(self, session_id: str, content: Content, *, final: bool = False, seq: int = 0) -> Ack:
         """Adds content to the end of a session's context.
@@ -181,7 +198,8 @@ class Orchestrator:
           InvalidArgument: events in between are missing, the content is out of range, or the context grows too long.
           Unavailable: the engine has stopped.
         """
-        return self._apply(session_id, lambda context: context.append(content), final=final, seq=seq)
+        op: Op = "finish" if final and content is None else "append"
+        return self._apply(session_id, op, lambda context: context.append(content), final=final, seq=seq)
 
     def update(
         self,
@@ -205,7 +223,7 @@ class Orchestrator:
         def edit(context: SessionContext) -> Edit:
             return context.update(content, keep_tokens=keep_tokens, keep_chars=keep_chars)
 
-        return self._apply(session_id, edit, final=final, seq=seq)
+        return self._apply(session_id, "update", edit, final=final, seq=seq)
 
     def finish(self, session_id: str, *, seq: int = 0) -> Ack:
         """Says that the context is complete; output follows. Errors are those of `append`."""
@@ -237,7 +255,9 @@ class Orchestrator:
 
     # How it is done
 
-    def _apply(self, session_id: str, make_edit: Callable[[SessionContext], Edit], *, final: bool, seq: int) -> Ack:
+    def _apply(
+        self, session_id: str, op: Op, make_edit: Callable[[SessionContext], Edit], *, final: bool, seq: int
+    ) -> Ack:
         registry = self._registry
         with registry.lock:
             session = registry.find(session_id)
@@ -250,12 +270,14 @@ class Orchestrator:
             edit = _encode(session.id, lambda: make_edit(context))
             try:
                 with registry.lock:
-                    ack = registry.apply(session, edit, self._clock(), seq=seq, final=final)
+                    now_s = self._clock()
+                    ack = registry.apply(session, edit, now_s, seq=seq, final=final)
             except BaseException:
                 edit.undo()
                 raise
             if final:
                 session.context = None
+            session.watched.changed(op, ack, final=final, now_s=now_s)
             return ack
 
     def _end_all(self, why: str) -> None:
