@@ -1,6 +1,5 @@
 """Sampling parameters of one session."""
 
-import math
 from dataclasses import dataclass
 
 from s2l_jax.core.errors import InvalidArgument
@@ -8,6 +7,7 @@ from s2l_jax.core.errors import InvalidArgument
 MAX_LOGPROBS = 20
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_CHARS = 256
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0  # beyond, float32 logits overflow
 _UINT64 = 1 << 64
 
 
@@ -60,8 +60,9 @@ class SamplingParams:
         for text in self.stop:
             good = 0 < len(text) <= MAX_STOP_STRING_CHARS
             _require("stop", text[:40], good, f"strings of 1 to {MAX_STOP_STRING_CHARS} characters")
-        finite = math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0.0
-        _require("repetition_penalty", self.repetition_penalty, finite, "above 0 (1 is off)")
+        good = MIN_REPETITION_PENALTY <= self.repetition_penalty <= MAX_REPETITION_PENALTY
+        want = f"between {MIN_REPETITION_PENALTY:g} and {MAX_REPETITION_PENALTY:g} (1 is off)"
+        _require("repetition_penalty", self.repetition_penalty, good, want)
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             _require(name, value, -2.0 <= value <= 2.0, "between -2 and 2")

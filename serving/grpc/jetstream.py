@@ -19,7 +19,7 @@ from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, TokenEvent
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.grpc.guard import guarded
-from serving.grpc.outbox import Outbox
+from serving.outbox import Outbox
 from serving.protos.jetstream.core.proto import (
     jetstream_pb2,
     jetstream_pb2_grpc,

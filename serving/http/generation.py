@@ -9,9 +9,9 @@ from s2l_jax.core.errors import InvalidArgument, S2LError
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import Content, DoneEvent, FailedEvent, TokenEvent
-from serving.grpc.outbox import Outbox
 from serving.http.backend import Backend
 from serving.http.requests import SamplingRequest
+from serving.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from s2l_jax.core.errors import FailedPrecondition, NotFound
 from s2l_jax.core.outcome import Ack
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent
-from serving.grpc.outbox import Outbox
-from serving.grpc.streaming import response_of
 from serving.http.backend import Backend
 from serving.http.session_events import event_of
 from serving.http.session_requests import Open
 from serving.http.sse import EventStream, event
+from serving.outbox import Outbox
+from serving.session_responses import response_of
 
 KEEP_S = 60.0
 

@@ -8,12 +8,12 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
 from s2l_jax.core.errors import InvalidArgument, S2LError
-from serving.grpc.streaming import SessionStream
 from serving.http.backend import Backend
 from serving.http.errors import defect, error_body, http_status, invalid_request
 from serving.http.session_events import SessionEvent, event_of
 from serving.http.session_requests import SocketRequest
 from serving.protos.s2l.v1 import streaming_pb2 as pb
+from serving.session_stream import SessionStream
 from serving.status import Cancelled
 
 _NORMAL = 1000

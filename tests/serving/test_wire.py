@@ -38,7 +38,9 @@ def test_seed_zero_is_a_seed() -> None:
     assert params_from_wire(params_to_wire(SamplingParams(seed=0)), default_max_tokens=1).seed == 0
 
 
-@pytest.mark.parametrize("field", [{"top_p": 1.5}, {"temperature": float("nan")}, {"presence_penalty": 9.0}])
+@pytest.mark.parametrize(
+    "field", [{"top_p": 1.5}, {"temperature": float("nan")}, {"presence_penalty": 9.0}, {"repetition_penalty": 1e30}]
+)
 def test_parameters_out_of_range_are_refused(field: dict[str, float]) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(field))):
         params_from_wire(pb.SamplingParams(**field), default_max_tokens=1)  # type: ignore[arg-type]
