@@ -27,6 +27,7 @@ from s2l_jax.models.chat import ChatTemplate
 from s2l_jax.models.registry import LoadedModel
 from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.config import OrchestratorConfig
+from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.prompt import PromptPieces, pieces_of_template
 from serving.client.types import ModelInfo
@@ -157,7 +158,7 @@ def assemble(
         limit_max_tokens=sizes.max_model_len,
         idle_timeout_s=config.idle_timeout_s,
     )
-    orchestrator = Orchestrator(engine, scheduler, model.tokenizer, limits)
+    orchestrator = Orchestrator([EngineUnit(engine, scheduler)], model.tokenizer, limits)
     orchestrator.start(lambda done, total, name: report("compile", done, total, name))
     info = _model_info(model, sizes, default_max_tokens, config.policy)
     return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, costs)

@@ -25,6 +25,7 @@ from s2l_jax.engine.memory import block_bytes, host_bytes
 from s2l_jax.engine.protocol import Engine, Progress
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
+from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.assembly import Built, build, scheduler_config
 from serving.assembly import Progress as AssemblyProgress
@@ -83,7 +84,7 @@ def measure_engine(
         max_sessions=built.sizes.max_sessions, default_max_tokens=1, limit_max_tokens=built.sizes.max_model_len
     )
     scheduler = Scheduler(scheduler_config(config, built))
-    orchestrator = Orchestrator(watched, scheduler, built.model.tokenizer, limits)
+    orchestrator = Orchestrator([EngineUnit(watched, scheduler)], built.model.tokenizer, limits)
     try:
         orchestrator.start(
             None if progress is None else lambda done, total, name: progress("compile", done, total, name)

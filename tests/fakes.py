@@ -160,6 +160,19 @@ class FakeEngine:
         self.submit(plan)
         return self.collect()
 
+    def gather(self, blocks: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        self._check_owner()
+        require(all(0 <= block < len(self.pages) for block in blocks), f"blocks {blocks} are outside the pool")
+        return self.pages[list(blocks)].copy(), self.owners[list(blocks)].copy()
+
+    def place(self, pages: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return pages
+
+    def scatter(self, blocks: Sequence[int], pages: tuple[np.ndarray, np.ndarray]) -> None:
+        self._check_owner()
+        require(len(set(blocks)) == len(blocks), f"blocks {blocks} are not all different")
+        self.pages[list(blocks)], self.owners[list(blocks)] = pages
+
     def close(self) -> None:
         self.closed = True
 

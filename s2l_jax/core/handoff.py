@@ -1,23 +1,24 @@
-"""What one scheduler must tell another, so that a session goes on there after its first token."""
+"""What one scheduler must tell another, so that a session goes on there."""
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
 from s2l_jax.core.ids import SessionId, SlotId
-from s2l_jax.core.outcome import SessionStats
+from s2l_jax.core.outcome import Ack, SessionStats
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.session import Session, SessionState
+from s2l_jax.core.session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Handoff:
-    """A session between its first token and its second (design: "Engine and orchestrator").
+    """A session on its way: between its first token and its second (design: "Engine and orchestrator"), or without KV.
 
     Attributes:
       session_id: the caller's name for it.
-      tokens: prompt and first token, int32 `[n]`.
-      computed: leading tokens whose KV there is: all but the last, or none if the device has lost it.
+      tokens: prompt and output so far, int32 `[n]`.
+      computed: leading tokens whose KV there is: all but the last, or none if it is lost.
       blocks: where it is, int32 `[ceil(computed / block_size)]`.
       prompt_tokens: length of the prompt.
       params: how it samples.
@@ -25,9 +26,12 @@ class Handoff:
       tenant: whose it is.
       priority: sessions of higher priority go first.
       open_s: when it was opened.
-      final_s: when its context was complete.
-      first_token_s: when its first token came.
+      final_s: when its context was complete; None if it is not.
+      first_token_s: when its first token came; None before that.
       stats: counters so far.
+      deadline_s: when its first token is wanted, infinite if no matter.
+      lost: leading tokens whose KV it has had.
+      last_ack: the answer to its last event.
     """
 
     session_id: SessionId
@@ -40,14 +44,16 @@ class Handoff:
     tenant: str
     priority: int
     open_s: float
-    final_s: float
-    first_token_s: float
+    final_s: float | None
+    first_token_s: float | None
     stats: SessionStats
+    deadline_s: float = inf
+    lost: int = 0
+    last_ack: Ack | None = None
 
 
 def pack(session: Session) -> Handoff:
-    """Describes a session that has its first token."""
-    assert session.final_s is not None and session.first_token_s is not None
+    """Describes a session as it is."""
     return Handoff(
         session.id,
         session.tokens.view,
@@ -62,6 +68,9 @@ def pack(session: Session) -> Handoff:
         session.final_s,
         session.first_token_s,
         session.stats(),
+        session.deadline_s,
+        session.lost,
+        session.last_ack,
     )
 
 
@@ -84,15 +93,16 @@ def unpack(handoff: Handoff, slot: SlotId, arrival: int, block_size: int) -> Ses
         block_size=block_size,
         tenant=handoff.tenant,
         priority=handoff.priority,
+        deadline_s=handoff.deadline_s if handoff.first_token_s is None else inf,
     )
     session.tokens.extend(handoff.tokens)
     session.prompt_tokens = handoff.prompt_tokens
     session.max_length = handoff.prompt_tokens + handoff.params.max_tokens
-    session.is_final = True
+    session.is_final = handoff.final_s is not None
     session.final_s = handoff.final_s
     session.first_token_s = handoff.first_token_s
-    session.is_arriving = True
-    session.state = SessionState.HANDOFF
+    session.last_ack = handoff.last_ack
+    session.seq = 0 if handoff.last_ack is None else handoff.last_ack.seq
     stats = handoff.stats
     session.computed_total = stats.computed_tokens
     session.reused = stats.reused_tokens

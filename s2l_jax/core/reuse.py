@@ -2,9 +2,12 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from s2l_jax.core.blocks import BlockPool
 from s2l_jax.core.costs import CostModel
 from s2l_jax.core.host_pool import HostPool
+from s2l_jax.core.keys import child_key, root_key
 from s2l_jax.core.session import Session
 
 
@@ -31,6 +34,19 @@ def claim_shared(session: Session, pool: BlockPool, host: HostPool | None) -> No
         if host is not None:
             host.back_up(key)
         index += 1
+
+
+def cached_tokens(tokens: np.ndarray, tenant: str, block_size: int, pool: BlockPool, host: HostPool | None) -> int:
+    """How many leading tokens, int32 `[n]`, have their KV in full blocks of the device or the host."""
+    parent, content = root_key(tenant), tokens.tobytes()
+    width = block_size * tokens.itemsize
+    for at in range(0, len(content) - width + 1, width):
+        block = content[at : at + width]
+        key = child_key(parent, block)
+        if pool.index.find(parent, key, block) is None and (host is None or not host.has(key, block)):
+            return at // tokens.itemsize
+        parent = key
+    return len(tokens) // block_size * block_size
 
 
 def find_part(session: Session, pool: BlockPool) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import SampledToken, StepPlan, StepResult
 from s2l_jax.core.policy import find_policy
 from s2l_jax.core.queues import Queues
-from s2l_jax.core.reuse import claim_shared
+from s2l_jax.core.reuse import cached_tokens, claim_shared
 from s2l_jax.core.rows import Rows
 from s2l_jax.core.session import Session, SessionState
 from s2l_jax.core.step_builder import Flight, StepBuilder
@@ -105,10 +105,8 @@ class Scheduler:
           ResourceExhausted: `max_sessions` are open.
           InvalidArgument: context and `max_tokens` exceed `max_model_len`, or a final context is empty.
         """
-        if session_id in self._sessions:
-            raise AlreadyExists(f"session {session_id!r} is open already: choose another id")
-        if len(self._sessions) == self.config.max_sessions:
-            raise ResourceExhausted(f"all {self.config.max_sessions} sessions are in use: try again later")
+        self._check_new(session_id)
+        self._check_room()
         tokens = np.asarray(tokens, np.int32)
         self._check_length(len(tokens), params, final=final)
         row = self._take_row()
@@ -200,34 +198,61 @@ class Scheduler:
     def adopt(self, handoff: Handoff) -> np.ndarray | None:
         """Takes a session over from another scheduler, and allocates blocks for the KV that it brings.
 
+        What is here already of its beginning is shared, and need not be brought.
+
         Returns:
-          The blocks to copy its KV to, int32 `[ceil(computed / block_size)]`; `arrive` is to follow. None if there are
-          not enough, or `max_sessions` are open: the session stays where it is, and the caller tries again when
-          something has ended here.
+          The blocks to copy its KV to, int32: to these go the last ones of `handoff.blocks`, as many as they are;
+          `arrive` is to follow, also if there are none. None if there is not enough room, or `max_sessions` are open:
+          the session stays where it is, and the caller tries again when something has ended here.
 
         Raises:
           AlreadyExists: a session of this id is open.
           InvalidArgument: it is longer than `max_model_len`.
         """
-        if handoff.session_id in self._sessions:
-            raise AlreadyExists(f"session {handoff.session_id!r} is open already: choose another id")
+        self._check_new(handoff.session_id)
         self._check_length(handoff.prompt_tokens, handoff.params, final=True)
-        size, pool = self.config.block_size, self._memory.pool
-        has_room = -(-(handoff.computed + 1) // size) <= pool.available  # with one for the token that comes next
-        if not has_room or len(self._sessions) == self.config.max_sessions:
+        if len(self._sessions) == self.config.max_sessions:
             return None
-        need = -(-handoff.computed // size)
+        size, pool = self.config.block_size, self._memory.pool
         session = unpack(handoff, self._take_row(), self._arrivals, size)
-        self._arrivals += 1
+        if handoff.computed:
+            claim_shared(session, pool, None)
+            session.reused = handoff.stats.reused_tokens
+        shared = len(session.blocks)
+        need = -(-handoff.computed // size) - shared
+        if -(-(handoff.computed + 1) // size) - shared > pool.available:  # with one for the token that comes next
+            session.keep_computed(0, pool)
+            self._rows.give(session.slot)
+            return None
+        session.is_arriving = True
+        session.state = SessionState.HANDOFF
         session.add_blocks(pool.allocate(need))
         session.computed = session.lost = handoff.computed
         session.ends.append(session.computed)
-        if need:
+        if len(session.blocks):
             self._builder.note_admitted(session)
-        self._sessions[session.id] = session
-        self._usage.join(session.tenant)
-        self._place(session, handoff.first_token_s)
-        return session.blocks.view
+        self._enter(session, handoff.open_s if handoff.first_token_s is None else handoff.first_token_s)
+        return session.blocks.view[shared:]
+
+    def resume(self, handoff: Handoff, now_s: float) -> None:
+        """Takes over a session, in whatever state it was, whose KV is lost: it is computed again here.
+
+        Its events go on where they were. With output already, it is not handed over a second time.
+
+        Raises:
+          AlreadyExists: a session of this id is open.
+          ResourceExhausted: `max_sessions` are open.
+          InvalidArgument: it is longer than `max_model_len`.
+        """
+        self._check_new(handoff.session_id)
+        self._check_room()
+        self._check_length(handoff.prompt_tokens, handoff.params, final=handoff.final_s is not None)
+        session = unpack(handoff, self._take_row(), self._arrivals, self.config.block_size)
+        session.hands_over = self.config.role == "prefill" and handoff.first_token_s is None
+        session.lost = min(handoff.lost, len(session.tokens))
+        session.last_event_s = now_s
+        self._enter(session, now_s)
+        session.hash_blocks()
 
     def arrive(self, session_id: SessionId, now_s: float) -> None:
         """The KV of an adopted session is in its blocks: it goes on.
@@ -361,6 +386,21 @@ class Scheduler:
             raise NotFound(f"session {session_id!r} is not open: it was never opened, or it has ended")
         return self._sessions[session_id]
 
+    def cached_tokens(self, tokens: np.ndarray, tenant: str = "") -> int:
+        """How many leading tokens, int32 `[n]`, need not be computed here: their KV is on the device or the host."""
+        return cached_tokens(tokens, tenant, self.config.block_size, self._memory.pool, self._memory.host)
+
+    @property
+    def backlog_tokens(self) -> int:
+        """Tokens that open sessions have still to compute; O(those sessions)."""
+        queues = self._queues
+        return sum(s.remaining for queue in (queues.prompts, queues.streams) for s in queue.values())
+
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._sessions)
+
     @property
     def held_blocks(self) -> int:
         """Device blocks that sessions hold."""
@@ -389,6 +429,21 @@ class Scheduler:
         self._queues.check_integrity(self._sessions.values())
 
     # How it is done
+
+    def _check_new(self, session_id: SessionId) -> None:
+        if session_id in self._sessions:
+            raise AlreadyExists(f"session {session_id!r} is open already: choose another id")
+
+    def _check_room(self) -> None:
+        if len(self._sessions) == self.config.max_sessions:
+            raise ResourceExhausted(f"all {self.config.max_sessions} sessions are in use: try again later")
+
+    def _enter(self, session: Session, now_s: float) -> None:
+        """Takes in a session that has been elsewhere."""
+        self._arrivals += 1
+        self._sessions[session.id] = session
+        self._usage.join(session.tenant)
+        self._place(session, now_s)
 
     def _take_row(self) -> SlotId:
         row = self._rows.take()

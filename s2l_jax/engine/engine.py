@@ -23,7 +23,7 @@ from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgume
 from s2l_jax.core.plan import Chunk, HostCopy, StepPlan, StepResult
 from s2l_jax.engine.buckets import COPIED_PAGES, Buckets, ForwardShape, copy_runs, layers_per_call
 from s2l_jax.engine.config import EngineConfig
-from s2l_jax.engine.device_code import DeviceCode, Model
+from s2l_jax.engine.device_code import Contents, DeviceCode, Model
 from s2l_jax.engine.device_state import DeviceState
 from s2l_jax.engine.errors import KVLost
 from s2l_jax.engine.executable_store import ExecutableStore, code_fingerprint, environment_fingerprint
@@ -67,6 +67,7 @@ class JaxEngine:
         placement = Placement.of(jax.tree.leaves(nnx.state(model))[0])
         code = DeviceCode(model, layers_per_call(model_config.num_layers), placement.mesh)
         self._state = DeviceState(code, placement, model_config, config)
+        self._contents = placement.contents()
         self._memory = self._host_memory()
         self._host = HostPool(self._memory, config.host_blocks)
         self._steps: deque[Step] = deque()
@@ -93,7 +94,7 @@ class JaxEngine:
                 raise FailedPrecondition(f"{MAX_OUTSTANDING} steps are outstanding: collect one before the next")
             self._steps.append(self._start(plan))
         except Exception as error:
-            raise self._drop(plan, error) from error
+            raise self._drop(f"step {plan.step_id} failed", error, plan) from error
 
     def collect(self) -> StepResult:
         """Waits for the tokens of the oldest step, and for its saves to land; see `Engine.collect`."""
@@ -104,7 +105,7 @@ class JaxEngine:
         try:
             result = step.result(self._last_ready_s)
         except Exception as error:
-            raise self._drop(step.plan, error) from error
+            raise self._drop(f"step {step.plan.step_id} failed", error, step.plan) from error
         self._steps.popleft()
         self._last_ready_s = step.ready_s
         if step.copies is not None:
@@ -121,9 +122,28 @@ class JaxEngine:
         self._check_owner()
         if self._steps:
             error = FailedPrecondition("execute() runs a step by itself, but others are outstanding: collect them")
-            raise self._drop(plan, error)
+            raise self._drop(f"step {plan.step_id} failed", error, plan)
         self.submit(plan)
         return self.collect()
+
+    def gather(self, blocks: Sequence[int]) -> Contents:
+        """See `PageAccess.gather`."""
+        self._check_owner()
+        self._check_inside(blocks)
+        return self._state.gather(blocks)
+
+    def place(self, pages: Contents) -> Contents:
+        """See `PageAccess.place`. Engines split over different numbers of devices see contents of the same shape."""
+        return jax.block_until_ready(jax.device_put(pages, self._contents))
+
+    def scatter(self, blocks: Sequence[int], pages: Contents) -> None:
+        """See `PageAccess.scatter`."""
+        self._check_owner()
+        try:
+            self._check_inside(blocks)
+            self._state.scatter(blocks, pages)
+        except Exception as error:
+            raise self._drop("pages could not be brought in", error) from error
 
     def close(self) -> None:
         """Drops outstanding steps, both pools and the executables; see `Engine.close`."""
@@ -190,8 +210,13 @@ class JaxEngine:
         if len(set(targets)) != len(targets):
             raise InternalError(f"step {plan.step_id} copies two pages to one block")
         blocks = [*targets, *_blocks(plan.saves), *(copy.source for copy in plan.copies)]
+        self._check_inside(blocks)
+
+    def _check_inside(self, blocks: Sequence[int]) -> None:
         if blocks and not 0 <= min(blocks) <= max(blocks) < self.config.num_blocks:
-            raise InternalError(f"step {plan.step_id} copies a block outside the pool of {self.config.num_blocks}")
+            raise InternalError(
+                f"a block of {min(blocks)}..{max(blocks)} is outside the pool of {self.config.num_blocks}"
+            )
 
     def _forward_input(self, chunks: Sequence[Chunk]) -> tuple[ForwardShape, np.ndarray]:
         tokens = sum(len(chunk.tokens) for chunk in chunks)
@@ -215,16 +240,16 @@ class JaxEngine:
                 "only the thread that submitted the first step may call it"
             )
 
-    def _drop(self, plan: StepPlan, error: Exception) -> Exception:
-        """Drops all outstanding steps and `plan`, which failed with `error`; returns what to raise."""
-        dropped = [*(step.plan for step in self._steps), plan]
+    def _drop(self, what: str, error: Exception, *plans: StepPlan) -> Exception:
+        """Drops all outstanding steps and `plans`, since `what` happened with `error`; returns what to raise."""
+        dropped = [*(step.plan for step in self._steps), *plans]
         self._steps.clear()
         has_kv = self._state.settle()
         for each in dropped:
             self._host.forget(each.saves)
         if has_kv and isinstance(error, S2LError):
             return error
-        reason = f"step {plan.step_id} failed on {self._state.placement}: {type(error).__name__}: {error}"
+        reason = f"{what} on {self._state.placement}: {type(error).__name__}: {error}"
         return InternalError(reason) if has_kv else KVLost(f"{reason}; the KV of all sessions is lost")
 
     def _host_memory(self) -> HostMemory:

@@ -1,9 +1,10 @@
 """The seam between orchestrator and engine: the device, a simulator and test doubles stand behind it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from s2l_jax.core.plan import StepPlan, StepResult
+from s2l_jax.transport.protocol import Pages
 
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, name)` each time one executable is ready, possibly from another thread."""
@@ -48,3 +49,32 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give device memory back. No call may follow."""
+
+
+class PageAccess(Protocol):
+    """Takes pages out of an engine's pool, and puts pages of another engine's into it.
+
+    Runs of pages have one of the lengths that `s2l_jax.engine.buckets.copy_runs` gives.
+    """
+
+    def gather(self, blocks: Sequence[int]) -> Pages:
+        """Starts to copy pages out, behind the steps submitted so far, without waiting. Only the owner may call it.
+
+        Later steps may write to the blocks. Should a step before it have failed, the error shows in the pages.
+
+        Raises:
+          InternalError: a block does not exist; nothing has changed.
+        """
+
+    def place(self, pages: Pages) -> Pages:
+        """Copies gathered pages, of this engine or of one like it, to where `scatter` takes them from, and waits.
+
+        Any thread may call it.
+        """
+
+    def scatter(self, blocks: Sequence[int], pages: Pages) -> None:
+        """Starts to copy pages in, before all later steps, without waiting. Only the owner may call it.
+
+        Raises:
+          InternalError: as in `Engine.submit`; outstanding steps are dropped.
+        """

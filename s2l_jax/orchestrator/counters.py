@@ -1,9 +1,13 @@
 """What an orchestrator has done since it started."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from s2l_jax.core.outcome import SchedulerStats, SessionStats
+from s2l_jax.core.outcome import HostStats, Preemptions, SchedulerStats, SessionStats
+from s2l_jax.orchestrator.member import Member, Role
+from s2l_jax.orchestrator.transfers import Transfers
 
 type Ending = Literal["completed", "failed", "cancelled"]
 
@@ -27,6 +31,10 @@ class Counters:
       steps: engine steps that succeeded.
       step_tokens: tokens that these ran through the model.
       step_failures: engine steps that failed, or were lost with one that did.
+      handoffs: sessions that have gone on in another engine after their first token.
+      handoff_blocks: blocks of KV that were brought there.
+      handoff_failures: moves that failed on the way; the session was computed again.
+      sessions_resumed: sessions computed again from their tokens, since an engine or its KV was lost, or a move failed.
     """
 
     sessions_opened: int = 0
@@ -43,6 +51,10 @@ class Counters:
     steps: int = 0
     step_tokens: int = 0
     step_failures: int = 0
+    handoffs: int = 0
+    handoff_blocks: int = 0
+    handoff_failures: int = 0
+    sessions_resumed: int = 0
 
     def count_end(self, ending: Ending, stats: SessionStats) -> None:
         """Adds up a session that has ended."""
@@ -61,6 +73,23 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineStats:
+    """One engine.
+
+    Attributes:
+      role: `prefill`, `generate` or `both`.
+      failure: why it does nothing any more; None if it works.
+      handoffs_waiting: sessions with a first token that are still here, or have pages here to be fetched.
+      scheduler: its sessions by state, and its blocks.
+    """
+
+    role: Role
+    failure: str | None
+    handoffs_waiting: int
+    scheduler: SchedulerStats = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class OrchestratorStats:
     """A snapshot.
 
@@ -68,10 +97,40 @@ class OrchestratorStats:
       counters: what has been done since the start.
       sessions_open: sessions open now.
       sessions_waiting: of these, those whose context is complete and whose first token is not there yet.
-      scheduler: sessions by state, and blocks.
+      scheduler: sessions by state, and blocks, of all engines that work together; a session whose KV moves is in two.
+      engines: each of them, in the order in which they were given.
     """
 
     counters: Counters
     sessions_open: int
     sessions_waiting: int
     scheduler: SchedulerStats = field(repr=False)
+    engines: tuple[EngineStats, ...] = ()
+
+
+def engine_stats(member: Member, transfers: Transfers) -> EngineStats:
+    """A snapshot of one engine."""
+    return EngineStats(member.role, member.failure, transfers.count_from(member), member.scheduler.stats())
+
+
+def sum_of(parts: Sequence[SchedulerStats]) -> SchedulerStats:
+    """Several schedulers taken together."""
+    if len(parts) == 1:
+        return parts[0]
+    sessions: Counter[str] = Counter()
+    preemptions: Counter[str] = Counter()
+    host: Counter[str] = Counter()
+    for part in parts:
+        sessions.update(part.sessions)
+        preemptions.update(asdict(part.preemptions))
+        host.update(asdict(part.host))
+    return SchedulerStats(
+        sessions=dict(sessions),
+        free_blocks=sum(part.free_blocks for part in parts),
+        cached_blocks=sum(part.cached_blocks for part in parts),
+        held_blocks=sum(part.held_blocks for part in parts),
+        total_blocks=sum(part.total_blocks for part in parts),
+        steps=sum(part.steps for part in parts),
+        host=HostStats(**host),
+        preemptions=Preemptions(**preemptions),
+    )

@@ -10,13 +10,16 @@ from s2l_jax.core.errors import InternalError, Unavailable
 from s2l_jax.core.outcome import Output, SessionStats
 from s2l_jax.core.plan import StepPlan
 from s2l_jax.engine.errors import KVLost
-from s2l_jax.engine.protocol import Engine, Progress
+from s2l_jax.engine.protocol import Progress
 from s2l_jax.orchestrator.counters import Ending
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
+from s2l_jax.orchestrator.failures import emit_failures
+from s2l_jax.orchestrator.member import Member
 from s2l_jax.orchestrator.observer import Blind, Observer, quiet
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.pace import Pace
-from s2l_jax.orchestrator.registry import Failures, Registry
+from s2l_jax.orchestrator.page_moves import PageMoves
+from s2l_jax.orchestrator.registry import Registry
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.002
@@ -24,31 +27,36 @@ _LONGEST_WAIT_S = 0.25  # so that a clock which jumps ahead, as after a suspend,
 
 
 class EngineLoop:
-    """Owns the engine: every call to it comes from this thread, from `warmup` to `close`.
+    """Owns an engine: every call to it comes from this thread, from `warmup` to `close`.
 
     While a step runs, the next one is planned and submitted, so that the device never waits for the host; as late as
     that allows (`Pace`), so that it serves what has arrived meanwhile. Then the step that runs is collected, and its
-    output handed out under the next one.
+    output handed out under the next one. Pages of sessions that come or go are moved between steps (`PageMoves`); a
+    step that may end with sessions to be handed over is collected before the next one begins, so that their pages leave
+    at once instead of behind it.
 
     The registry's lock is taken for planning and committing only. If a step fails, its sessions end, with those of the
-    step behind it, and the loop goes on; if anything else fails, every session ends and later calls raise Unavailable.
-    No error is lost silently.
+    step behind it, and the loop goes on; if anything else fails, the engine's sessions go to other engines, or end if
+    there is none, and then later calls raise Unavailable. No error is lost silently.
     """
 
-    def __init__(self, engine: Engine, registry: Registry, clock: Callable[[], float]) -> None:
-        self._engine = engine
+    def __init__(self, member: Member, registry: Registry, clock: Callable[[], float]) -> None:
+        self._member = member
+        self._engine = member.engine
         self._registry = registry
         self._clock = clock
+        self._moves = PageMoves(member, registry, clock)
         self._progress: Progress | None = None
         self._is_warm = threading.Event()
         self._is_stopping = False
         self._outstanding: deque[StepPlan] = deque()
         self._pace = Pace()
-        self.watch(Blind(), 0)
-        self._thread = threading.Thread(target=self._main, name="s2l-engine", daemon=True)
+        self.watch(Blind())
+        self._thread = threading.Thread(target=self._main, name=f"s2l-engine-{member.index}", daemon=True)
 
-    def watch(self, observer: Observer, index: int) -> None:
+    def watch(self, observer: Observer) -> None:
         """Tells an observer about steps from now on, under this engine's index."""
+        index = self._member.index
         self._submitted = quiet(functools.partial(observer.submitted, engine=index))
         self._collected = quiet(functools.partial(observer.collected, engine=index))
 
@@ -62,14 +70,18 @@ class EngineLoop:
         self._thread.start()
         self._is_warm.wait()
         with self._registry.lock:
-            if self._registry.failure is not None:
-                raise Unavailable(self._registry.failure)
+            failure = self._registry.failure or self._member.failure
+            if failure is not None:
+                raise Unavailable(failure)
 
-    def stop(self, timeout_s: float) -> None:
-        """Ends the thread after the steps in flight, and waits for it."""
+    def ask_to_stop(self) -> None:
+        """Ends the thread after the steps in flight."""
         with self._registry.lock:
             self._is_stopping = True
-            self._registry.work.notify_all()
+            self._member.work.notify_all()
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits for the thread to end."""
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
             if self._thread.is_alive():
@@ -89,17 +101,22 @@ class EngineLoop:
 
     def _turn(self) -> bool:
         """Gets the next step under way and the last one home, or waits for work; False when told to stop."""
-        registry = self._registry
+        registry, member = self._registry, self._member
         if self._outstanding:
             self._pace.hold(self._engine.is_ready)
             self._stay_free()
+            if member.role == "prefill" and any(plan.samples for plan in self._outstanding):
+                self._collect()
+        self._move_pages()
         with registry.lock:
             now_s = self._clock()
             is_stopping = self._is_stopping
             expired = registry.end_expired(now_s)
-            plan = None if is_stopping else registry.plan(now_s)
-            if not (plan or expired or self._outstanding or is_stopping):
-                registry.work.wait(registry.wait_s(now_s, _LONGEST_WAIT_S))
+            plan = None if is_stopping else registry.plan(member, now_s)
+            is_busy = plan or expired or self._outstanding or is_stopping
+            if not is_busy:
+                if not registry.fleet.transfers.is_due(member):
+                    member.work.wait(registry.wait_s(now_s, _LONGEST_WAIT_S))
                 return True
         emit_failures(expired)
         is_behind = bool(self._outstanding)
@@ -116,9 +133,15 @@ class EngineLoop:
         """
         while not self._engine.is_ready():
             with self._registry.lock:
-                if self._is_stopping or not self._registry.is_ahead():
+                if self._is_stopping or not self._member.scheduler.is_ahead:
                     return
-                self._registry.work.wait(_LOOK_S)
+                self._member.work.wait(_LOOK_S)
+
+    def _move_pages(self) -> None:
+        try:
+            self._moves.serve()
+        except Exception as error:  # noqa: BLE001 - as in `_submit`
+            self._fail_steps(error)
 
     def _submit(self, plan: StepPlan) -> None:
         self._outstanding.append(plan)
@@ -144,8 +167,8 @@ class EngineLoop:
             self._pace.start(self._predicted_s(self._outstanding[0]))
         with self._registry.lock:
             now_s = self._clock()
-            outputs = self._registry.commit(result, now_s)
-            progress = self._registry.progress(plan, now_s)
+            outputs = self._registry.commit(self._member, result, now_s)
+            progress = self._registry.progress(self._member, plan, now_s)
         self._collected(result, now_s)
         for session, event in progress:
             session.outlet.emit(event)
@@ -153,7 +176,8 @@ class EngineLoop:
             self._deliver(session, output)
 
     def _predicted_s(self, plan: StepPlan) -> float:
-        return self._registry.costs.step(plan.shape) + self._registry.costs.swap_in(len(plan.loads))
+        costs = self._member.scheduler.costs
+        return costs.step(plan.shape) + costs.swap_in(len(plan.loads))
 
     def _deliver(self, session: OpenSession, output: Output) -> None:
         if output.finish_reason == "error":
@@ -191,20 +215,18 @@ class EngineLoop:
         plans = list(self._outstanding)
         self._outstanding.clear()
         with self._registry.lock:
-            failed = self._registry.fail_steps(plans, make_error, self._clock())
-            if isinstance(error, KVLost):
-                self._registry.forget_kv()
+            fail = self._registry.lose_kv if isinstance(error, KVLost) else self._registry.fail_steps
+            failed = fail(self._member, plans, make_error, self._clock())
         ids = ", ".join(session.id for session, _ in failed)
         steps = " and ".join(str(plan.step_id) for plan in plans)
         _log.error("engine step %s failed, which ends sessions %s", steps, ids, exc_info=error)
         emit_failures(failed)
 
     def _die(self, error: BaseException) -> None:
-        _log.critical("the engine thread ended, all sessions are lost", exc_info=error)
+        _log.critical("the thread of engine %s ended", self._member, exc_info=error)
+        failure = f"the engine has stopped and the server must be restarted: {error!r:.500}"
         with self._registry.lock:
-            failed = self._registry.abandon_all(
-                f"the engine has stopped and the server must be restarted: {error!r:.500}"
-            )
+            failed = self._registry.lose_member(self._member, self._outstanding, failure, self._clock())
         emit_failures(failed)
 
     def _close_engine(self) -> None:
@@ -212,9 +234,3 @@ class EngineLoop:
             self._engine.close()
         except Exception:  # noqa: BLE001 - the thread ends here, and callers have been told all they need
             _log.exception("the engine could not be closed")
-
-
-def emit_failures(failures: Failures) -> None:
-    """Tells sinks why their sessions have ended. To be called without the registry's lock."""
-    for session, error in failures:
-        session.outlet.emit(FailedEvent(error))

@@ -10,8 +10,10 @@ from s2l_jax.models.stream_decoder import StreamDecoder
 from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.context import SessionContext
 from s2l_jax.orchestrator.events import Sink
+from s2l_jax.orchestrator.member import Member
 from s2l_jax.orchestrator.observer import WatchedSession
 from s2l_jax.orchestrator.outlet import Outlet
+from s2l_jax.orchestrator.record import Record
 from s2l_jax.orchestrator.stop import StopFilter
 
 
@@ -25,8 +27,13 @@ class OpenSession:
       outlet: where events go.
       watched: is told what its client does.
       open_s: when the session was opened.
-      progress_s: when its last progress event was sent. Only the engine thread uses it.
+      progress_s: when its last progress event was sent. Only the thread of its engine uses it.
+      member: the engine that serves it. Guarded by the registry's lock, and set once it is open; so is `record`.
+      record: what it takes to serve it elsewhere.
     """
+
+    member: Member
+    record: Record
 
     def __init__(
         self,
@@ -51,7 +58,7 @@ class OpenSession:
         self._stop = StopFilter(params.stop)
 
     def render(self, output: Output) -> tuple[str, str | None]:
-        """Turns a sampled token into text. Only the engine thread calls this, in order.
+        """Turns a sampled token into text. Only the thread of its engine calls this, in order.
 
         Returns:
           The text that may be shown now, and why the session ends with it, or None. A token that ends the output has

@@ -1,26 +1,31 @@
-"""The orchestrator: many clients in front of one engine."""
+"""The orchestrator: many clients in front of one engine or several."""
 
 import logging
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from s2l_jax.core.errors import InternalError, InvalidArgument, S2LError, Unavailable
 from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.scheduler import Scheduler
-from s2l_jax.engine.protocol import Engine, Progress
+from s2l_jax.engine.protocol import Progress
 from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.context import Edit, SessionContext
 from s2l_jax.orchestrator.counters import OrchestratorStats
-from s2l_jax.orchestrator.engine_loop import EngineLoop, emit_failures
+from s2l_jax.orchestrator.engine_loop import EngineLoop
 from s2l_jax.orchestrator.events import Content, DoneEvent, FailedEvent, Sink
+from s2l_jax.orchestrator.failures import emit_failures
+from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.observer import Blind, Observer, Op, Opening, WatchedSession, quiet
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.registry import Registry
+from s2l_jax.transport.in_process import InProcessTransport
+from s2l_jax.transport.protocol import KVTransport
 
 _log = logging.getLogger(__name__)
 _MAX_SESSION_ID_CHARS = 128
@@ -28,36 +33,41 @@ _MAX_PRIORITY = 1000
 
 
 class Orchestrator:
-    """Thread-safe front of scheduler and engine.
+    """Thread-safe front of schedulers and engines.
 
     Every method may be called from any thread. Events are answered at once, also while a step runs: the one lock
     (`Registry.lock`) is held for bookkeeping only. Text is tokenized in the caller's thread, under the lock of its
     session, so the events of one session are applied one after the other and those of different sessions side by side.
 
-    Engine and scheduler belong to the orchestrator from `start` on: only its engine thread calls the engine, and
-    `close` closes it.
+    Engines and schedulers belong to the orchestrator from `start` on: each engine has a thread that is the only one to
+    call it, and `close` closes it. If one fails, its sessions are computed again by others, from their tokens.
 
     Args:
-      engine: executes steps.
-      scheduler: fresh, and of the same sizes as the engine.
-      tokenizer: of the engine's model.
+      units: engines with their schedulers, of one model and one `max_model_len`: one that does all, or some that
+        compute contexts and some that generate.
+      tokenizer: of the engines' model.
       config: limits.
       clock: seconds, rising; sessions are timed with it.
+      transport: carries KV between engines; None copies within this process.
+
+    Raises:
+      InvalidArgument: nobody computes contexts, or nobody generates.
     """
 
     def __init__(
         self,
-        engine: Engine,
-        scheduler: Scheduler,
+        units: Sequence[EngineUnit],
         tokenizer: Tokenizer,
         config: OrchestratorConfig,
         clock: Callable[[], float] = time.monotonic,
+        transport: KVTransport | None = None,
     ) -> None:
         self.config = config
         self._tokenizer = tokenizer
         self._clock = clock
-        self._registry = Registry(scheduler, config)
-        self._loop = EngineLoop(engine, self._registry, clock)
+        self._transport = transport or InProcessTransport()
+        self._registry = Registry(units, self._transport, config)
+        self._loops = [EngineLoop(member, self._registry, clock) for member in self._registry.fleet.members]
         self._opening = quiet(Blind().opening)
 
     # Life
@@ -65,18 +75,20 @@ class Orchestrator:
     def observe(self, observer: Observer) -> None:
         """Tells an observer about steps, and about sessions opened, from now on; there is one at most."""
         self._opening = quiet(observer.opening)
-        self._loop.watch(observer, 0)
+        for loop in self._loops:
+            loop.watch(observer)
 
     def start(self, progress: Progress | None = None) -> None:
-        """Starts the engine thread and waits until the engine is warm. To be called once.
+        """Starts the engine threads, one after the other, and waits until all are warm. To be called once.
 
         Args:
-          progress: told about the warm-up, on the engine thread.
+          progress: told about each warm-up, on the engine's thread.
 
         Raises:
-          Unavailable: the engine could not be made ready.
+          Unavailable: an engine could not be made ready.
         """
-        self._loop.start(progress)
+        for loop in self._loops:
+            loop.start(progress)
 
     def drain(self, timeout_s: float) -> bool:
         """Lets open sessions come to their ends, but no new ones in; what is left after the time-out fails.
@@ -92,17 +104,22 @@ class Orchestrator:
         return is_empty
 
     def close(self, timeout_s: float = 60.0) -> None:
-        """Ends what is left, and the engine thread after the step in flight. May be called again.
+        """Ends what is left, and each engine thread after the step in flight. May be called again.
 
         Args:
-          timeout_s: how long to wait for that step. A thread that is stuck in the device is left behind, with a log
+          timeout_s: how long to wait for these steps. A thread that is stuck in the device is left behind, with a log
             entry; it does not keep the process alive.
         """
         with self._registry.lock:
             if self._registry.failure is None:
                 self._registry.failure = "the server has shut down"
         self._end_all("the server has shut down")
-        self._loop.stop(timeout_s)
+        for loop in self._loops:
+            loop.ask_to_stop()
+        end_s = time.monotonic() + timeout_s
+        for loop in self._loops:
+            loop.wait(max(0.0, end_s - time.monotonic()))
+        self._transport.close()
 
     # Events
 
@@ -162,7 +179,7 @@ class Orchestrator:
             with session.lock:
                 context = _context_of(session)
                 edit = _encode(name, lambda: context.append(content))
-                tokens = [*context.head.tolist(), *edit.tail.tolist()]
+                tokens = np.concatenate([context.head, edit.tail])
                 if final:
                     session.context = None
                 with self._registry.lock:

@@ -1,13 +1,19 @@
-"""All open sessions of an orchestrator, beside the scheduler that serves them."""
+"""All open sessions of an orchestrator, beside the schedulers that serve them."""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NoReturn
+
+import numpy as np
 
 from s2l_jax.core.errors import (
+    AlreadyExists,
     DeadlineExceeded,
     FailedPrecondition,
+    InternalError,
     NotFound,
     ResourceExhausted,
     S2LError,
@@ -17,48 +23,49 @@ from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Ack, Output, SessionStats
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import StepPlan, StepResult
-from s2l_jax.core.scheduler import Scheduler, Tokens
+from s2l_jax.core.session import SessionState
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.context import Edit
-from s2l_jax.orchestrator.counters import Counters, Ending, OrchestratorStats
+from s2l_jax.orchestrator.counters import Counters, Ending, OrchestratorStats, engine_stats, sum_of
 from s2l_jax.orchestrator.events import ProgressEvent
+from s2l_jax.orchestrator.failures import Failures, MakeError
+from s2l_jax.orchestrator.fleet import Fleet
+from s2l_jax.orchestrator.member import EngineUnit, Member
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.rate import CompletionRate
+from s2l_jax.orchestrator.record import Record
+from s2l_jax.orchestrator.transfers import Transfer
+from s2l_jax.transport.protocol import KVTransport
 
-type Failures = list[tuple[OpenSession, S2LError]]
-"""Sessions that have ended, and what their sinks must be told. Each has an error of its own, for it will be raised."""
-
-type MakeError = Callable[[], S2LError]
+MOST_FAILURES = 1
+"""A session that was in more steps than this which took their engine along may be the reason: it is not tried again."""
 
 
 class Registry:
-    """Open sessions, their scheduler, and what is counted about them.
+    """Open sessions, their schedulers, and what is counted about them.
 
-    Ownership: `lock` guards the scheduler and everything in here. It is held for bookkeeping only, never while text is
-    tokenized, a step runs, or a sink is called. Every method needs it, and none blocks.
+    Ownership: `lock` guards all schedulers and everything in here. It is held for bookkeeping only, never while text is
+    tokenized, a step runs, pages move, or a sink is called. Every method needs it, and none blocks.
 
-    A session is in the registry exactly as long as it is open in the scheduler. Whoever takes it out owes its sink the
-    last event, once the lock is released.
+    A session is in the registry exactly as long as it is open in the scheduler of its member; while its pages move it
+    is open at their source as well. Whoever takes it out owes its sink the last event, once the lock is released.
 
     Attributes:
       lock: see above.
-      costs: what steps take; pure, so it needs no lock.
-      work: notified when the engine thread should look for work.
+      fleet: the engines.
       empty: notified when the last session has ended.
       counters: what has been done so far.
       refusal: why no session may be opened, if so.
       failure: why nothing at all is possible any more, if so.
     """
 
-    def __init__(self, scheduler: Scheduler, config: OrchestratorConfig) -> None:
+    def __init__(self, units: Sequence[EngineUnit], transport: KVTransport, config: OrchestratorConfig) -> None:
         self.lock = threading.Lock()
-        self.work = threading.Condition(self.lock)
+        self.fleet = Fleet(units, transport, self.lock)
         self.empty = threading.Condition(self.lock)
         self.counters = Counters()
         self.refusal: str | None = None
         self.failure: str | None = None
-        self.costs = scheduler.costs
-        self._scheduler = scheduler
         self._config = config
         # In order of opening, so the first one reaches its deadline first.
         self._sessions: dict[SessionId, OpenSession] = {}
@@ -74,16 +81,15 @@ class Registry:
         refusal = self.failure or self.refusal
         if refusal is not None:
             raise Unavailable(refusal)
-        limit = min(self._config.max_sessions, self._scheduler.config.max_sessions)
-        if len(self._sessions) >= limit:
-            self._refuse(f"all {limit} sessions are in use", now_s)
+        if len(self._sessions) >= self._config.max_sessions:
+            self._refuse(f"all {self._config.max_sessions} sessions are in use", now_s)
         if len(self._waiting) >= self._config.max_waiting:
             self._refuse(f"{len(self._waiting)} sessions wait for their first token already", now_s)
 
     def open(
         self,
         session: OpenSession,
-        tokens: Tokens,
+        tokens: np.ndarray,
         params: SamplingParams,
         *,
         final: bool,
@@ -93,19 +99,23 @@ class Registry:
     ) -> Ack:
         """Opens a session; errors are those of `check_room` and of `Scheduler.open`."""
         self.check_room(session.open_s)
-        ack = self._scheduler.open(
-            session.id,
-            tokens,
-            params,
-            session.open_s,
-            final=final,
-            tenant=tenant,
-            priority=priority,
-            deadline_s=deadline_s,
+        if session.id in self._sessions:
+            raise AlreadyExists(f"session {session.id!r} is open already: choose another id")
+        members = self.fleet.for_prompt(tokens, tenant)
+        member = next((m for m in members if m.scheduler.open_sessions < m.scheduler.config.max_sessions), None)
+        if member is None:
+            self._refuse(f"all {self.fleet.prompt_rows} sessions are in use", session.open_s)
+        now_s = session.open_s
+        ack = member.scheduler.open(
+            session.id, tokens, params, now_s, final=final, tenant=tenant, priority=priority, deadline_s=deadline_s
         )
+        record = Record(params, tenant=tenant, priority=priority, deadline_s=deadline_s, open_s=now_s)
+        record.opened(member.scheduler.session(session.id).seed)
+        record.changed(0, tokens, ack, now_s, final=final)
+        session.member, session.record = member, record
         self._sessions[session.id] = session
         self.counters.sessions_opened += 1
-        self._note_event(session, session.open_s, final=final)
+        self._note_event(session, now_s, final=final)
         return ack
 
     def find(self, session_id: str) -> OpenSession:
@@ -132,7 +142,7 @@ class Registry:
         """
         if not self.is_open(session):
             raise _not_open(session.id)
-        state = self._scheduler.session(session.id)
+        state = session.member.scheduler.session(session.id)
         if session.id in self._last_event_s:
             self._touch(session.id, now_s)
         if state.is_repeat(seq):
@@ -145,7 +155,9 @@ class Registry:
         """Applies an edit; errors are those of `Scheduler.update`."""
         if not self.is_open(session):
             raise _not_open(session.id)
-        ack = self._scheduler.update(session.id, edit.tail, now_s, keep=edit.keep, final=final, seq=seq)
+        scheduler = session.member.scheduler
+        ack = scheduler.update(session.id, edit.tail, now_s, keep=edit.keep, final=final, seq=seq)
+        session.record.changed(edit.keep, edit.tail, ack, now_s, final=final)
         self._note_event(session, now_s, final=final)
         return ack
 
@@ -156,7 +168,7 @@ class Registry:
           InvalidArgument: events in between are missing.
         """
         session = self._sessions.get(SessionId(session_id))
-        if session is None or self._scheduler.session(session.id).is_repeat(seq):
+        if session is None or session.member.scheduler.session(session.id).is_repeat(seq):
             return None
         return self.end(session, "cancelled", now_s)
 
@@ -170,7 +182,7 @@ class Registry:
         """Ends a session and takes it out; None if it has ended already."""
         if not self.is_open(session):
             return None
-        return self._remove(session.id, ending, self._scheduler.cancel(session.id), now_s)
+        return self._remove(session.id, ending, self._leave(session)[0], now_s)
 
     def end_expired(self, now_s: float) -> Failures:
         """Ends the sessions that have been idle or open for too long."""
@@ -192,7 +204,7 @@ class Registry:
         return [(self._fail(session_id, now_s), make_error()) for session_id in list(self._sessions)]
 
     def abandon_all(self, failure: str) -> Failures:
-        """Lets go of every session but not in the scheduler, whose state is in doubt; nothing is possible after."""
+        """Lets go of every session but not in a scheduler, whose state is in doubt; nothing is possible after."""
         sessions = list(self._sessions.values())
         self.failure = failure
         self.counters.sessions_failed += len(sessions)
@@ -204,56 +216,110 @@ class Registry:
 
     # Steps
 
-    def is_ahead(self) -> bool:
-        """True if nobody complete waits for any of the work there is."""
-        return self._scheduler.is_ahead
+    def plan(self, member: Member, now_s: float) -> StepPlan | None:
+        """A member's next step, or None."""
+        self.fleet.place_waiting(now_s)
+        return member.scheduler.plan(now_s)
 
-    def plan(self, now_s: float) -> StepPlan | None:
-        """The next step, or None."""
-        return self._scheduler.plan(now_s)
-
-    def commit(self, result: StepResult, now_s: float) -> list[tuple[OpenSession, Output]]:
-        """Takes a step's result; sessions that end with it are taken out."""
+    def commit(self, member: Member, result: StepResult, now_s: float) -> list[tuple[OpenSession, Output]]:
+        """Takes a step's result; sessions that end with it are taken out, others may have to go elsewhere."""
         outputs: list[tuple[OpenSession, Output]] = []
-        for output in self._scheduler.commit(result, now_s):
+        for output in member.scheduler.commit(result, now_s):
+            session = self._sessions[output.session_id]
             self._waiting.discard(output.session_id)
-            outputs.append((self._sessions[output.session_id], output))
+            outputs.append((session, output))
             if output.finish_reason is not None:
                 ending: Ending = "failed" if output.finish_reason == "error" else "completed"
                 self._remove(output.session_id, ending, output.stats, now_s)
+                continue
+            session.record.sampled(output.token.token_id, now_s)
+            if member.role == "prefill" and member.scheduler.session(session.id).state is SessionState.HANDOFF:
+                self.fleet.transfers.waiting.append(session)
         self.counters.steps += 1
         self.counters.step_tokens += result.plan.tokens
         self.counters.tokens_output += len(outputs)
         return outputs
 
-    def progress(self, plan: StepPlan, now_s: float) -> list[tuple[OpenSession, ProgressEvent]]:
+    def progress(self, member: Member, plan: StepPlan, now_s: float) -> list[tuple[OpenSession, ProgressEvent]]:
         """Progress worth reporting after a step: of sessions that computed context and have no output yet."""
         events = []
         for chunk in plan.chunks:
             session = self._sessions.get(chunk.session_id)
-            if session is None or now_s - session.progress_s < self._config.progress_interval_s:
+            if session is None or session.member is not member:
                 continue
-            state = self._scheduler.session(session.id)
+            if now_s - session.progress_s < self._config.progress_interval_s:
+                continue
+            state = member.scheduler.session(session.id)
             if state.output_tokens == 0:
                 session.progress_s = now_s
                 events.append((session, ProgressEvent(state.landed, state.prompt_tokens)))
         return events
 
-    def fail_steps(self, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
+    def arrive_if_complete(self, transfer: Transfer, now_s: float) -> None:
+        """A part of a session's move is done; if it was the last one, the session goes on."""
+        if self.fleet.transfers.is_complete(transfer):
+            self.counters.handoffs += 1
+            self.counters.handoff_blocks += transfer.blocks
+            transfer.target.scheduler.arrive(transfer.session.id, now_s)
+            transfer.target.work.notify_all()
+
+    # Failures
+
+    def fail_steps(self, member: Member, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
         """Ends the sessions of all steps in flight, oldest first, since one of them failed."""
-        planned = {chunk.session_id for plan in plans for chunk in plan.chunks}
-        planned |= {sample.session_id for plan in plans for sample in plan.samples}
-        touched = planned & self._sessions.keys()
-        stats = {session_id: self._scheduler.session(session_id).stats() for session_id in touched}
-        failed = self._scheduler.fail(plans[0])
+        touched = self._in_steps(member, plans)
+        stats = {session.id: member.scheduler.session(session.id).stats() for session in touched}
+        failed = member.scheduler.fail(plans[0]) if plans else []
         self.counters.step_failures += len(plans)
         return [
             (self._remove(session_id, "failed", stats[session_id], now_s)[0], make_error()) for session_id in failed
         ]
 
-    def forget_kv(self) -> None:
-        """The device has lost all KV, and no step is in flight: sessions go on, and compute theirs again."""
-        self._scheduler.forget_kv()
+    def lose_kv(self, member: Member, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
+        """A failed step took all KV of its engine along. Whom it served is computed again elsewhere, once.
+
+        Others stay, and compute theirs again.
+        """
+        if len(self.fleet.alive) == 1:
+            failures = self.fail_steps(member, plans, make_error, now_s)
+            member.scheduler.forget_kv()
+            return failures
+        touched = self._in_steps(member, plans)
+        left = [(session, *self._state_of(session)) for session in touched]
+        failed = set(member.scheduler.fail(plans[0])) if plans else set()
+        self.counters.step_failures += len(plans)
+        moving = [transfer.session for transfer in self.fleet.transfers.touching(member)]
+        failures = [failure for session in moving for failure in self._recompute(session, now_s)]
+        member.scheduler.forget_kv()
+        for session, stats, lost in left:
+            if session.id in failed:
+                failures += self._move(session, stats, lost, make_error, now_s)
+        return failures
+
+    def lose_pages(self, transfer: Transfer, now_s: float) -> Failures:
+        """Pages of a session that moves have not arrived: it is computed again."""
+        if not self.fleet.transfers.is_moving(transfer):
+            return []
+        self.counters.handoff_failures += 1
+        return self._recompute(transfer.session, now_s)
+
+    def lose_member(self, member: Member, plans: Sequence[StepPlan], failure: str, now_s: float) -> Failures:
+        """An engine does nothing any more, and its scheduler is in doubt: its sessions go to others, or fail."""
+        member.failure = failure
+        if not self.fleet.alive:
+            return self.abandon_all(failure)
+        in_step = self._in_steps(member, plans)
+        moving = [transfer.session for transfer in self.fleet.transfers.touching(member)]
+        failures = [failure for session in moving for failure in self._recompute(session, now_s)]
+        for session in [session for session in self._sessions.values() if session.member is member]:
+            self.fleet.transfers.drop(session)
+            stats, lost = self._state_of(session)
+            if session in in_step:
+                failures += self._move(session, stats, lost, partial(_in_doubt, session.id), now_s)
+            else:
+                failures += self._settle(session, stats, lost, now_s)
+        self.fleet.wake()
+        return failures
 
     # Views
 
@@ -272,8 +338,14 @@ class Registry:
 
     def stats(self) -> OrchestratorStats:
         """A snapshot."""
+        engines = tuple(engine_stats(member, self.fleet.transfers) for member in self.fleet.members)
+        working = [engine.scheduler for engine in engines if engine.failure is None]
         return OrchestratorStats(
-            replace(self.counters), len(self._sessions), len(self._waiting), self._scheduler.stats()
+            replace(self.counters),
+            len(self._sessions),
+            len(self._waiting),
+            sum_of(working or [engine.scheduler for engine in engines]),
+            engines,
         )
 
     def _note_event(self, session: OpenSession, now_s: float, *, final: bool) -> None:
@@ -282,7 +354,7 @@ class Registry:
             self._waiting.add(session.id)
         else:
             self._touch(session.id, now_s)
-        self.work.notify_all()
+        session.member.work.notify_all()
 
     def _touch(self, session_id: SessionId, now_s: float) -> None:
         self._last_event_s[session_id] = now_s
@@ -295,7 +367,56 @@ class Registry:
         return next(iter(self._sessions.values())).open_s + self._config.session_deadline_s
 
     def _fail(self, session_id: SessionId, now_s: float) -> OpenSession:
-        return self._remove(session_id, "failed", self._scheduler.cancel(session_id), now_s)[0]
+        return self._remove(session_id, "failed", self._leave(self._sessions[session_id])[0], now_s)[0]
+
+    def _leave(self, session: OpenSession) -> tuple[SessionStats, int]:
+        """Closes a session in whatever schedulers it is open; returns its counters, and how many tokens had KV."""
+        self.fleet.transfers.drop(session)
+        stats, lost = self._state_of(session)
+        if session.member.is_alive:
+            session.member.scheduler.cancel(session.id)
+        return stats, lost
+
+    def _state_of(self, session: OpenSession) -> tuple[SessionStats, int]:
+        """Counters of a session, and how many of its tokens have had KV."""
+        try:
+            state = session.member.scheduler.session(session.id)
+        except NotFound:  # a scheduler that broke off in the middle of something
+            return session.record.stats(), 0
+        return state.stats(), state.lost
+
+    def _in_steps(self, member: Member, plans: Sequence[StepPlan]) -> list[OpenSession]:
+        """Open sessions of a member that are served by any of these steps."""
+        planned = {chunk.session_id for plan in plans for chunk in plan.chunks}
+        planned |= {sample.session_id for plan in plans for sample in plan.samples}
+        sessions = (self._sessions.get(session_id) for session_id in planned)
+        return [session for session in sessions if session is not None and session.member is member]
+
+    def _recompute(self, session: OpenSession, now_s: float) -> Failures:
+        """Computes a session again from its tokens."""
+        stats, lost = self._leave(session)
+        return self._settle(session, stats, lost, now_s)
+
+    def _move(
+        self, session: OpenSession, stats: SessionStats, lost: int, make_error: MakeError, now_s: float
+    ) -> Failures:
+        """Computes a session again whose step took an engine along, unless that has happened to it too often."""
+        session.record.failures += 1
+        if session.record.failures > MOST_FAILURES:
+            return [(self._remove(session.id, "failed", stats, now_s)[0], make_error())]
+        return self._settle(session, stats, lost, now_s)
+
+    def _settle(self, session: OpenSession, stats: SessionStats, lost: int, now_s: float) -> Failures:
+        """Finds an engine for a session that is open nowhere; without one it fails."""
+        if self.fleet.resume(session, stats, lost, now_s):
+            self.counters.sessions_resumed += 1
+            return []
+        retry_after_s = self._rate.retry_after_s(now_s)
+        error = Unavailable(
+            f"the session's engine has stopped and no other has room for it: open it again in {retry_after_s:.2g} s",
+            retry_after_s,
+        )
+        return [(self._remove(session.id, "failed", stats, now_s)[0], error)]
 
     def _remove(
         self, session_id: SessionId, ending: Ending, stats: SessionStats, now_s: float
@@ -305,11 +426,13 @@ class Registry:
         self._waiting.discard(session_id)
         self._rate.record(now_s)
         self.counters.count_end(ending, stats)
+        if self.fleet.transfers.waiting:
+            self.fleet.wake()
         if not self._sessions:
             self.empty.notify_all()
         return session, stats
 
-    def _refuse(self, what: str, now_s: float) -> None:
+    def _refuse(self, what: str, now_s: float) -> NoReturn:
         self.counters.sessions_refused += 1
         retry_after_s = self._rate.retry_after_s(now_s)
         raise ResourceExhausted(f"{what}: try again in {retry_after_s:.2g} s", retry_after_s)
@@ -317,3 +440,7 @@ class Registry:
 
 def _not_open(session_id: str) -> NotFound:
     return NotFound(f"session {session_id!r} is not open: it was never opened, or it has ended")
+
+
+def _in_doubt(session_id: str) -> S2LError:
+    return InternalError(f"engines that served session {session_id!r} stopped, {MOST_FAILURES + 1} of them: not again")

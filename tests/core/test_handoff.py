@@ -1,11 +1,14 @@
 """A session is computed in one engine and goes on in another; what comes out is what one engine alone gives."""
 
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from s2l_jax.core.config import SchedulerConfig
-from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from s2l_jax.core.handoff import pack
 from s2l_jax.core.ids import SessionId
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.scheduler import Scheduler
@@ -55,6 +58,7 @@ class Pair:
         self.outputs: dict[str, list[int]] = {}
         self.ended: set[str] = set()
         self.refused = 0
+        self.brought = 0
 
     def waiting(self) -> list[SessionId]:
         sessions = self.prefill.scheduler._sessions.values()
@@ -66,8 +70,10 @@ class Pair:
         if target is None:
             self.refused += 1
             return False
-        assert len(target) == len(handoff.blocks) == -(-handoff.computed // 4)
-        self.generate.engine.pages[target] = self.prefill.engine.pages[handoff.blocks]
+        assert len(target) <= len(handoff.blocks) == -(-handoff.computed // 4)
+        self.brought += len(target)
+        source = handoff.blocks[len(handoff.blocks) - len(target) :]
+        self.generate.engine.pages[target] = self.prefill.engine.pages[source]
         self.prefill.scheduler.cancel(session_id)
         self.generate.scheduler.arrive(session_id, 0.0)
         return True
@@ -149,11 +155,12 @@ def test_whatever_is_handed_over_answers_like_one_engine(seed: int) -> None:
 
 def test_without_room_a_session_stays_where_it_is() -> None:
     pair = Pair(generate_blocks=12)
-    for name in (A, B):
-        pair.prefill.scheduler.open(name, range(26), params(20), 0.0, final=True)
+    pair.prefill.scheduler.open(A, range(26), params(20), 0.0, final=True)
+    pair.prefill.scheduler.open(B, range(26, 52), params(20), 0.0, final=True)
     pair.drain()
     assert pair.refused > 0
-    assert pair.outputs[A] == pair.outputs[B] == reference_output(range(26), 20)
+    assert pair.outputs[A] == reference_output(range(26), 20)
+    assert pair.outputs[B] == reference_output(range(26, 52), 20)
     pair.check_empty()
 
 
@@ -180,6 +187,74 @@ def test_what_was_handed_over_can_be_shared() -> None:
     pair.drain()
     assert handed.stats().sessions == {}
     assert pair.outputs["c"] == reference_output(range(12), 1)
+
+
+def test_what_is_there_already_is_not_brought() -> None:
+    pair = Pair()
+    for name in (A, B):
+        pair.prefill.scheduler.open(name, range(18), params(3), 0.0, final=True)
+        assert pair.generate.scheduler.cached_tokens(np.arange(18, dtype=np.int32)) == (0 if name == A else 16)
+        pair.drain()
+    assert pair.brought == 5 + 1  # of the second one, only the block that is not full
+    assert pair.outputs[A] == pair.outputs[B] == reference_output(range(18), 3)
+    assert pair.generate.scheduler.cached_tokens(np.arange(18, dtype=np.int32), "another tenant") == 0
+    pair.check_empty()
+
+
+def resume(source: Scheduler, target: Scheduler, session_id: SessionId) -> None:
+    """What becomes of a session whose engine is lost."""
+    handoff = replace(pack(source.session(session_id)), computed=0, blocks=np.empty(0, np.int32))
+    source.cancel(session_id)
+    target.resume(handoff, 7.0)
+
+
+@pytest.mark.parametrize("generated", [0, 1, 3])
+def test_a_session_whose_kv_is_lost_goes_on_elsewhere(generated: int) -> None:
+    first, second = Side("both"), Side("both")
+    outputs: dict[str, list[int]] = {}
+    first.scheduler.open(A, range(13), params(6), 0.0, final=True)
+    while len(outputs.get(A, ())) < generated:
+        first.step(outputs, set())
+    resume(first.scheduler, second.scheduler, A)
+    while second.step(outputs, set()):
+        pass
+    assert outputs[A] == reference_output(range(13), 6)
+    for side in (first, second):
+        side.scheduler.check_integrity()
+        assert side.scheduler.held_blocks == side.scheduler.open_sessions == 0
+
+
+def test_a_stream_whose_kv_is_lost_takes_its_events_elsewhere() -> None:
+    pair, other = Pair(), Side("prefill")
+    pair.prefill.scheduler.open(A, range(9), params(4), 0.0)
+    pair.prefill.scheduler.append(A, [1, 2], 0.0, seq=2)
+    pair.prefill.step(pair.outputs, pair.ended)
+    resume(pair.prefill.scheduler, other.scheduler, A)
+    pair.prefill = other
+    assert other.scheduler.append(A, [1, 2], 0.0, seq=2).duplicate
+    other.scheduler.update(A, [5], 0.0, keep=10, seq=3)
+    with pytest.raises(InvalidArgument, match="events are missing"):
+        other.scheduler.append(A, [1], 0.0, seq=9)
+    other.scheduler.finish(A, 0.0, seq=4)
+    pair.drain()
+    assert pair.outputs[A] == reference_output([*range(9), 1, 5], 4)
+    pair.check_empty()
+
+
+def test_with_output_a_session_is_not_handed_over_again() -> None:
+    pair = Pair()
+    pair.prefill.scheduler.open(A, range(9), params(4), 0.0, final=True)
+    while pair.prefill.step(pair.outputs, pair.ended):
+        pass
+    resume(pair.prefill.scheduler, pair.prefill.scheduler, A)
+    pair.drain()
+    assert pair.generate.scheduler.stats().steps == 0
+    assert pair.outputs[A] == reference_output(range(9), 4)
+    with pytest.raises(ResourceExhausted):
+        full = Side("both", max_sessions=1).scheduler
+        full.open(B, range(3), params(1), 0.0)
+        pair.prefill.scheduler.open(A, range(9), params(4), 0.0)
+        resume(pair.prefill.scheduler, full, A)
 
 
 def test_refusals() -> None:

@@ -13,6 +13,7 @@ from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.models.tokenizer import ByteTokenizer
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, ProgressEvent, SinkEvent, TokenEvent
+from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from tests.fakes import FakeEngine
 
@@ -162,7 +163,7 @@ def world(
         costs,
     )
     limits = config or OrchestratorConfig(default_max_tokens=8, progress_interval_s=0.0)
-    orchestrator = Orchestrator(engine, scheduler, ByteTokenizer(), limits, *([clock] if clock else []))
+    orchestrator = Orchestrator([EngineUnit(engine, scheduler)], ByteTokenizer(), limits, *([clock] if clock else []))
     if warmup_error is not None:
         engine.warmup = Mock(side_effect=warmup_error)  # type: ignore[method-assign]
     try:

@@ -13,6 +13,7 @@ from s2l_jax.core.plan import StepPlan
 from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.models.tokenizer import ByteTokenizer
 from s2l_jax.orchestrator.config import OrchestratorConfig
+from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.prompt import PromptPieces
 from serving.client.types import ModelInfo
@@ -104,7 +105,7 @@ def _build(sizes: Sizes) -> tuple[FakeEngine, Scheduler, Orchestrator, GrpcServe
         retry_after_s=sizes.retry_after_s,
         progress_interval_s=sizes.progress_interval_s,
     )
-    orchestrator = Orchestrator(engine, scheduler, ByteTokenizer(), limits)
+    orchestrator = Orchestrator([EngineUnit(engine, scheduler)], ByteTokenizer(), limits)
     model = ModelInfo("fake", sizes.model_len, 258, BOS, (EOS,), 8, PromptPieces("<", "|", ">", False), "0", "fcfs")
     config = GrpcConfig(
         port=0,

@@ -59,7 +59,7 @@ def test_streaming_answers_like_waiting_through_the_real_engine(engine, make_tra
 def test_the_scheduler_reckons_with_what_was_measured_here(engine):
     assembly = engine._assembly
     assert assembly.engine.host_blocks == 128, "as many as the device has"
-    assert assembly.orchestrator._registry._scheduler.costs is engine.costs
+    assert assembly.orchestrator._registry.fleet.members[0].scheduler.costs is engine.costs
     work = StepShape(prefill_tokens=16, attended_tokens=128.0)
     assert 0 < engine.costs.step(work) != PhysicalCosts().step(work)
     assert engine.costs.swap_out(4) > 0 < engine.costs.swap_in(4)
@@ -76,7 +76,7 @@ def test_costs_that_are_given_are_taken_and_nothing_is_measured():
 
     async def run():
         async with EngineTarget(CONFIG, wrap_engine=watch, costs=costs) as target:
-            return target.costs, target._assembly.orchestrator._registry._scheduler.costs
+            return target.costs, target._assembly.orchestrator._registry.fleet.members[0].scheduler.costs
 
     assert asyncio.run(run()) == (costs, costs)
     assert isinstance(engines[0], JaxEngine), "not one that measures after its warm-up"

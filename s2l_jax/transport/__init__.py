@@ -1,0 +1,1 @@
+"""How KV gets from one engine to another."""
