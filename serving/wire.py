@@ -13,12 +13,15 @@ def content_to_wire(content: Content) -> pb.Content | None:
     """A message for text or token ids, None for no content.
 
     Raises:
-      InvalidArgument: a token id does not fit into 32 bits or is no integer.
+      InvalidArgument: the text is not valid Unicode, or a token id does not fit into 32 bits or is no integer.
     """
     if content is None:
         return None
     if isinstance(content, str):
-        return pb.Content(text=content)
+        try:
+            return pb.Content(text=content)
+        except ValueError as error:
+            raise InvalidArgument(f"content is no text that can be sent: {error}") from error
     try:
         return pb.Content(token_ids=pb.TokenIds(ids=content))
     except (TypeError, ValueError, OverflowError) as error:

@@ -2,6 +2,9 @@
 
 from s2l_jax.core.params import SamplingParams
 from serving.client.aio import AsyncClient, AsyncSession
+from serving.client.context import AsyncContext, Context
+from serving.client.context_documents import Document
+from serving.client.context_saved import Saved, Savings, Step
 from serving.client.prompt import PromptPieces
 from serving.client.sync import Client, Session
 from serving.client.types import Accepted, Done, Event, HostStats, ModelInfo, Progress, Result, ServerStats, Token
@@ -9,8 +12,11 @@ from serving.client.types import Accepted, Done, Event, HostStats, ModelInfo, Pr
 __all__ = [
     "Accepted",
     "AsyncClient",
+    "AsyncContext",
     "AsyncSession",
     "Client",
+    "Context",
+    "Document",
     "Done",
     "Event",
     "HostStats",
@@ -19,7 +25,10 @@ __all__ = [
     "PromptPieces",
     "Result",
     "SamplingParams",
+    "Saved",
+    "Savings",
     "ServerStats",
     "Session",
+    "Step",
     "Token",
 ]

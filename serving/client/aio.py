@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import grpc
@@ -14,7 +14,7 @@ from s2l_jax.core.errors import FailedPrecondition, S2LError, Unavailable
 from s2l_jax.core.params import SamplingParams
 from serving.client.channel import CHANNEL_OPTIONS, DEFAULT_TARGET, address_of, model_from_wire, stats_from_wire
 from serving.client.transcript import Transcript
-from serving.client.types import Event, ModelInfo, Result, ServerStats, Token
+from serving.client.types import Accepted, Event, ModelInfo, Result, ServerStats, Token
 from serving.protos.s2l.v1 import info_pb2, info_pb2_grpc, streaming_pb2_grpc
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.status import Cancelled, from_status
@@ -184,19 +184,28 @@ class AsyncSession:
         """The session's id; empty until the server has chosen one."""
         return self._transcript.session_id
 
-    async def append(self, content: Content, *, final: bool = False) -> None:
-        """Puts content behind the context; `final` completes it."""
-        await self._send(lambda: self._transcript.append(content, final=final))
+    @property
+    def accepted(self) -> Mapping[int, Accepted]:
+        """The server's answers so far, by number of event; a view that grows."""
+        return MappingProxyType(self._transcript.accepted)
 
-    async def update(self, content: Content, *, keep_tokens: int = 0, keep_chars: int = 0, final: bool = False) -> None:
-        """Replaces the context but for its first `keep_chars` characters (text) or `keep_tokens` tokens (ids)."""
-        await self._send(
+    async def append(self, content: Content, *, final: bool = False) -> int:
+        """Puts content behind the context; `final` completes it. Returns the event's number."""
+        return await self._send(lambda: self._transcript.append(content, final=final))
+
+    async def update(self, content: Content, *, keep_tokens: int = 0, keep_chars: int = 0, final: bool = False) -> int:
+        """Replaces the context but for its first `keep_chars` characters (text) or `keep_tokens` tokens (ids).
+
+        Returns:
+          The event's number.
+        """
+        return await self._send(
             lambda: self._transcript.update(content, keep_tokens=keep_tokens, keep_chars=keep_chars, final=final)
         )
 
-    async def finish(self) -> None:
-        """Declares the context complete: the answer starts."""
-        await self._send(self._transcript.finish)
+    async def finish(self) -> int:
+        """Declares the context complete: the answer starts. Returns the event's number."""
+        return await self._send(self._transcript.finish)
 
     async def cancel(self) -> None:
         """Ends the session; `result` then says `cancelled`."""
@@ -233,7 +242,7 @@ class AsyncSession:
             pass
         return self._transcript.result()
 
-    async def _send(self, make: Callable[[], pb.SessionRequest]) -> None:
+    async def _send(self, make: Callable[[], pb.SessionRequest]) -> int:
         if self._reader is None:
             raise FailedPrecondition("the session is not open yet: use it in an `async with` block")
         async with self._write_lock:
@@ -246,6 +255,7 @@ class AsyncSession:
                 await asyncio.wait([self._reader])
                 if self._transcript.done is None:
                     raise self._error or Unavailable("the stream has ended") from error
+            return request.seq
 
     async def _read(self) -> None:
         try:

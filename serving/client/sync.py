@@ -3,8 +3,8 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import grpc
@@ -13,7 +13,7 @@ from s2l_jax.core.errors import FailedPrecondition, S2LError
 from s2l_jax.core.params import SamplingParams
 from serving.client.channel import CHANNEL_OPTIONS, DEFAULT_TARGET, address_of, model_from_wire, stats_from_wire
 from serving.client.transcript import Transcript
-from serving.client.types import Event, ModelInfo, Result, ServerStats, Token
+from serving.client.types import Accepted, Event, ModelInfo, Result, ServerStats, Token
 from serving.protos.s2l.v1 import info_pb2, info_pb2_grpc, streaming_pb2_grpc
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.status import from_status
@@ -190,17 +190,26 @@ class Session:
         """The session's id; empty until the server has chosen one."""
         return self._transcript.session_id
 
-    def append(self, content: Content, *, final: bool = False) -> None:
-        """Puts content behind the context; `final` completes it."""
-        self._send(self._transcript.append(content, final=final))
+    @property
+    def accepted(self) -> Mapping[int, Accepted]:
+        """The server's answers so far, by number of event; a view that grows."""
+        return MappingProxyType(self._transcript.accepted)
 
-    def update(self, content: Content, *, keep_tokens: int = 0, keep_chars: int = 0, final: bool = False) -> None:
-        """Replaces the context but for its first `keep_chars` characters (text) or `keep_tokens` tokens (ids)."""
-        self._send(self._transcript.update(content, keep_tokens=keep_tokens, keep_chars=keep_chars, final=final))
+    def append(self, content: Content, *, final: bool = False) -> int:
+        """Puts content behind the context; `final` completes it. Returns the event's number."""
+        return self._send(self._transcript.append(content, final=final))
 
-    def finish(self) -> None:
-        """Declares the context complete: the answer starts."""
-        self._send(self._transcript.finish())
+    def update(self, content: Content, *, keep_tokens: int = 0, keep_chars: int = 0, final: bool = False) -> int:
+        """Replaces the context but for its first `keep_chars` characters (text) or `keep_tokens` tokens (ids).
+
+        Returns:
+          The event's number.
+        """
+        return self._send(self._transcript.update(content, keep_tokens=keep_tokens, keep_chars=keep_chars, final=final))
+
+    def finish(self) -> int:
+        """Declares the context complete: the answer starts. Returns the event's number."""
+        return self._send(self._transcript.finish())
 
     def cancel(self) -> None:
         """Ends the session; `result` then says `cancelled`."""
@@ -235,12 +244,13 @@ class Session:
             pass
         return self._transcript.result()
 
-    def _send(self, request: pb.SessionRequest) -> None:
+    def _send(self, request: pb.SessionRequest) -> int:
         if self._reader is None:
             raise FailedPrecondition("the session is not open yet: use it in a `with` block")
         if self._error is not None:
             raise self._error
         self._requests.put(request)
+        return request.seq
 
     def _read(self) -> None:
         try:

@@ -27,6 +27,7 @@ class Transcript:
         self._text: list[str] = []
         self._logprobs: list[float] = []
         self.session_id = ""
+        self.accepted: dict[int, Accepted] = {}
         self.done: Done | None = None
 
     def open(
@@ -97,9 +98,11 @@ class Transcript:
             case "accepted":
                 wire = response.accepted
                 self.session_id = wire.session_id
-                return Accepted(
+                answer = Accepted(
                     wire.session_id, wire.seq, wire.context_tokens, wire.kept_tokens, wire.invalidated_tokens
                 )
+                self.accepted[answer.seq] = answer
+                return answer
             case "progress":
                 return Progress(response.progress.computed_tokens, response.progress.context_tokens)
             case "token":

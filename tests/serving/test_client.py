@@ -158,3 +158,12 @@ def test_transcript_without_an_account_is_no_result() -> None:
 
 def test_answers_of_a_newer_server_are_skipped() -> None:
     assert Transcript(time.perf_counter).fold(pb.SessionResponse()) is None
+
+
+def test_the_client_goes_by_the_name_of_the_command() -> None:
+    program = (
+        "import s2l.client, serving.client\n"
+        "assert s2l.client.__all__ == serving.client.__all__\n"
+        "assert all(getattr(s2l.client, name) is getattr(serving.client, name) for name in s2l.client.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
