@@ -86,6 +86,7 @@ class Evictor:
             price = self.price(victim, tail, hidden_s)
             if not victim.is_final and price.seconds > worth_s * tail:
                 break
+            self._memory.predicted_s += price.seconds
             saves += self._take_tail(victim, wanted, swap=price.swap)
             if pool.available >= blocks:
                 break

@@ -23,6 +23,7 @@ class Memory:
       pool: device blocks.
       host: copies on the host; None if there is no host pool, or preemption never uses it.
       counters: evictions and copies.
+      predicted_s: what the evictions were reckoned to cost.
     """
 
     def __init__(self, config: SchedulerConfig) -> None:
@@ -30,6 +31,7 @@ class Memory:
         self.pool = BlockPool(config.num_blocks)
         self.host = HostPool(config.host_blocks) if uses_host else None
         self.counters = Preemptions()
+        self.predicted_s = 0.0
         self._kept_free = min(config.token_budget // config.block_size, config.num_blocks // _FREE_SHARE)
         self._new: deque[tuple[int, BlockKey]] = deque(maxlen=config.num_blocks)
 

@@ -128,6 +128,7 @@ class SchedulerStats:
       host: the host pool.
       preemptions: evictions since the start.
       steps: steps planned since the start.
+      preempt_predicted_s: seconds that these evictions were reckoned to cost those who lost blocks.
     """
 
     sessions: dict[str, int]
@@ -138,3 +139,4 @@ class SchedulerStats:
     steps: int
     host: HostStats = field(default_factory=HostStats)
     preemptions: Preemptions = field(default_factory=Preemptions)
+    preempt_predicted_s: float = 0.0

@@ -418,6 +418,7 @@ class Scheduler:
             steps=self._steps,
             host=HostStats(self.config.host_blocks, self.config.host_blocks) if host is None else host.stats(),
             preemptions=replace(self._memory.counters),
+            preempt_predicted_s=self._memory.predicted_s,
         )
 
     def check_integrity(self) -> None:

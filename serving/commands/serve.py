@@ -4,19 +4,21 @@ import asyncio
 import json
 import logging
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from s2l_jax.core.config import PREEMPTION_MODES
+from serving.commands.watch_options import take_watch_config, watch_options
 from serving.config import DEFAULT_MODEL, DTYPES, ServeConfig, default_cache_dir
 
 if TYPE_CHECKING:
     from serving.assembly import Assembly
     from serving.grpc.server import GrpcConfig
     from serving.http.server import HttpConfig
+    from serving.watch.observation import Observation
+    from serving.watch.start import Startup
 
 _DEFAULTS = ServeConfig(cache_dir=None)
 
@@ -56,6 +58,7 @@ _DEFAULTS = ServeConfig(cache_dir=None)
     "--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, ports, pid) when serving."
 )
 @click.option("--quiet", is_flag=True, help="No progress bars.")
+@watch_options
 def serve(
     host: str,
     port: int,
@@ -75,29 +78,33 @@ def serve(
     """
     if cache_dir is not None:
         options |= {"cache_dir": cache_dir, "profile_dir": cache_dir / "profiles"}
+    watching = take_watch_config(options)
     config = ServeConfig(**options)
     from serving.assembly import assemble
     from serving.commands.progress import progress_bars
     from serving.grpc.jetstream import JetStreamConfig
     from serving.grpc.server import GrpcConfig
     from serving.http.server import HttpConfig
+    from serving.watch.start import Startup, start_watching
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    started_s = time.monotonic()
+    startup = Startup()
     with progress_bars(quiet=quiet) as progress:
-        assembly = assemble(config, progress)
+        assembly = assemble(config, startup.timed(progress))
+    observation = start_watching(assembly, watching, startup)
     grpc_config = GrpcConfig(host, port, jetstream=JetStreamConfig(temperature=jetstream_temperature))
     http_config = HttpConfig(host, http_port) if http_port else None
-    asyncio.run(_serve(assembly, grpc_config, http_config, drain_timeout_s, ready_file, started_s))
+    asyncio.run(_serve(assembly, grpc_config, http_config, observation, drain_timeout_s, ready_file, startup))
 
 
 async def _serve(
     assembly: "Assembly",
     config: "GrpcConfig",
     http_config: "HttpConfig | None",
+    observation: "Observation",
     drain_timeout_s: float,
     ready_file: Path | None,
-    started_s: float,
+    startup: "Startup",
 ) -> None:
     from serving.grpc.server import GrpcServer, wait_for_signal
     from serving.http.server import HttpServer
@@ -106,14 +113,14 @@ async def _serve(
     server = GrpcServer(orchestrator, model, config)
     http = None
     if http_config is not None:
-        http = HttpServer(orchestrator, model, assembly.tokenizer, assembly.chat_template, http_config)
+        http = HttpServer(orchestrator, model, assembly.tokenizer, assembly.chat_template, http_config, observation)
     try:
         http_port = None if http is None else await http.start()
         port = await server.start()
     except BaseException:
         orchestrator.close()
         raise
-    _announce(assembly, config.host, port, http_port, time.monotonic() - started_s)
+    _announce(assembly, config.host, port, http_port, startup.passed_s)
     if ready_file is not None:
         _write_ready_file(ready_file, config.host, port, http_port)
     number = await wait_for_signal()

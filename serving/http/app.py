@@ -12,10 +12,12 @@ from serving.http.chat import chat_routes
 from serving.http.completions import completion_routes
 from serving.http.errors import ErrorBody, error_response, invalid_request
 from serving.http.guard import Guard
+from serving.http.metrics import metric_routes
 from serving.http.probes import probe_routes
 from serving.http.sessions import session_routes
 from serving.http.stream_socket import stream_routes
 from serving.http.tokens import token_routes
+from serving.watch.observation import Observation
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request is wrong."},
@@ -27,13 +29,16 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(backend: Backend, *, max_body_bytes: int, receive_timeout_s: float) -> FastAPI:
+def make_app(
+    backend: Backend, *, max_body_bytes: int, receive_timeout_s: float, observation: Observation | None = None
+) -> FastAPI:
     """The application.
 
     Args:
       backend: the served model.
       max_body_bytes: size of a request's body at most.
       receive_timeout_s: time for a body to come.
+      observation: what to show of the server, if it is watched.
     """
     app = FastAPI(
         title="s2l",
@@ -45,6 +50,8 @@ def make_app(backend: Backend, *, max_body_bytes: int, receive_timeout_s: float)
     )
     for routes in (completion_routes, chat_routes, session_routes, stream_routes, token_routes, probe_routes):
         app.include_router(routes(backend))
+    if observation is not None:
+        app.include_router(metric_routes(observation.exposition))
     app.add_exception_handler(S2LError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)

@@ -17,6 +17,7 @@ from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
 from serving.http.app import make_app
 from serving.http.backend import Backend
+from serving.watch.observation import Observation
 
 _STOP_GRACE_S = 2
 
@@ -53,6 +54,7 @@ class HttpServer:
       tokenizer: of the model.
       chat_template: how a conversation becomes a prompt, None if the model has none.
       config: where to listen.
+      observation: what to show of the server, if it is watched.
     """
 
     def __init__(
@@ -62,13 +64,19 @@ class HttpServer:
         tokenizer: Tokenizer,
         chat_template: ChatTemplate | None,
         config: HttpConfig,
+        observation: Observation | None = None,
     ) -> None:
         self._config = config
         self._pool = ThreadPoolExecutor(config.tokenizer_threads, thread_name_prefix="s2l-http-tokenizer")
         self._backend = Backend(
             orchestrator, model, tokenizer, chat_template, self._pool, config.max_choices, config.send_timeout_s
         )
-        app = make_app(self._backend, max_body_bytes=config.max_body_bytes, receive_timeout_s=config.receive_timeout_s)
+        app = make_app(
+            self._backend,
+            max_body_bytes=config.max_body_bytes,
+            receive_timeout_s=config.receive_timeout_s,
+            observation=observation,
+        )
         self._server = _Server(
             uvicorn.Config(
                 app,

@@ -1,0 +1,41 @@
+"""Everything that watches a server, put together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.metrics.exposition import Exposition
+from serving.metrics.meters import Meters
+from serving.metrics.readings import ServerFacts
+from serving.watch.book import Book, OnEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the HTTP server shows of the server.
+
+    Attributes:
+      book: the records of sessions.
+      exposition: the metrics.
+      facts: about the server.
+    """
+
+    book: Book
+    exposition: Exposition
+    facts: ServerFacts
+
+
+def observe(
+    orchestrator: Orchestrator, facts: ServerFacts, *, on_end: Sequence[OnEnd] = (), vllm_metrics: bool = False
+) -> Observation:
+    """Begins to watch an orchestrator.
+
+    Args:
+      orchestrator: whose sessions.
+      facts: about the server.
+      on_end: called with the record of each session that has ended; must be quick.
+      vllm_metrics: export metrics under vLLM's names as well.
+    """
+    book = Book(Meters(), on_end)
+    orchestrator.observe(book)
+    return Observation(book, Exposition(book, orchestrator.stats, facts, vllm=vllm_metrics), facts)

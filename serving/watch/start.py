@@ -1,0 +1,61 @@
+"""Watches a server that has just been assembled."""
+
+import time
+from collections.abc import Callable
+
+from serving.assembly import Assembly, Progress
+from serving.metrics.readings import ServerFacts
+from serving.watch.config import WatchConfig
+from serving.watch.observation import Observation, observe
+
+
+class Startup:
+    """Times a server's start.
+
+    Attributes:
+      load_s: what loading the model took, once it has been loaded.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start_s = clock()
+        self.load_s = 0.0
+
+    @property
+    def passed_s(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start_s
+
+    def timed(self, report: Progress) -> Progress:
+        """Passes progress on, and looks at the clock when the model has been loaded."""
+        began_s = self._clock()
+
+        def watched(stage: str, done: int, total: int, detail: str) -> None:
+            if stage == "load" and done == total:
+                self.load_s = self._clock() - began_s
+            report(stage, done, total, detail)
+
+        return watched
+
+
+def start_watching(assembly: Assembly, config: WatchConfig, startup: Startup) -> Observation:
+    """Begins to watch.
+
+    Args:
+      assembly: what has been started.
+      config: how to watch.
+      startup: has timed it.
+    """
+    sizes, model = assembly.engine, assembly.model
+    facts = ServerFacts(
+        model=model.name,
+        version=model.server_version,
+        policy=model.policy,
+        block_size=sizes.block_size,
+        num_blocks=sizes.num_blocks,
+        host_blocks=sizes.host_blocks,
+        max_batch=sizes.max_batch,
+        load_s=startup.load_s,
+        startup_s=startup.passed_s,
+    )
+    return observe(assembly.orchestrator, facts, vllm_metrics=config.vllm_metrics)
