@@ -133,4 +133,5 @@ def sum_of(parts: Sequence[SchedulerStats]) -> SchedulerStats:
         steps=sum(part.steps for part in parts),
         host=HostStats(**host),
         preemptions=Preemptions(**preemptions),
+        preempt_predicted_s=sum(part.preempt_predicted_s for part in parts),
     )

@@ -184,11 +184,11 @@ _BACKLOG = (
         vllm="vllm:num_requests_waiting",
         also=("jetstream_prefill_backlog_size", "num_requests_waiting"),
     ),
-    Metric("jetstream_transfer_backlog_size", "gauge", "Sessions whose KV is on its way to another engine.", ("idx",)),
+    Metric("jetstream_transfer_backlog_size", "gauge", "Sessions that wait to be brought to another engine.", ("idx",)),
     Metric(
         "jetstream_generate_backlog_size",
         "gauge",
-        "Sessions with a first token that the next step cannot serve: their KV is missing, or a batch is full.",
+        "Decoding sessions for which there is no place in a step.",
         ("idx",),
     ),
     Metric(
@@ -196,6 +196,7 @@ _BACKLOG = (
     ),
     Metric("s2l_sessions_opened_total", "counter", "Sessions opened."),
     Metric("s2l_sessions_refused_total", "counter", "Sessions turned away for lack of room."),
+    Metric("s2l_sessions_resumed_total", "counter", "Sessions computed again, since an engine or its KV was lost."),
 )
 
 _TOKENS = (
@@ -283,6 +284,12 @@ _STEPS = (
         vllm="vllm:iteration_tokens_total",
     ),
     Metric("s2l_step_failures_total", "counter", "Engine steps that failed, or were lost with one that did."),
+    Metric("s2l_engine_up", "gauge", "1 while an engine works, 0 once it has failed.", ("engine", "role")),
+    Metric("s2l_handoffs_total", "counter", "Sessions that have gone on in another engine after their first token."),
+    Metric("s2l_handoff_blocks_total", "counter", "KV blocks brought to another engine."),
+    Metric(
+        "s2l_handoff_failures_total", "counter", "Moves to another engine that failed; the session was computed again."
+    ),
 )
 
 _SERVER = (

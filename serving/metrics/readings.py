@@ -39,25 +39,37 @@ class ServerFacts:
 
 def read(stats: OrchestratorStats, counts: Counts, facts: ServerFacts) -> dict[str, list[Sample]]:
     """Samples of all metrics that are not observed as they happen, by the names they are declared under."""
-    return _sessions(stats, counts, facts) | _memory(stats, facts) | _server(facts)
+    return _sessions(stats, counts) | _engines(stats, facts) | _memory(stats, facts) | _server(facts)
 
 
-def _sessions(stats: OrchestratorStats, counts: Counts, facts: ServerFacts) -> dict[str, list[Sample]]:
-    counters, states = stats.counters, stats.scheduler.sessions
-    waiting = counts.phases[Phase.WAITING]
-    decoding, handing_over = states.get("decoding", 0), states.get("handoff", 0)
-    behind = counts.past_first_token - decoding - handing_over  # they compute again what they have lost
+def _sessions(stats: OrchestratorStats, counts: Counts) -> dict[str, list[Sample]]:
+    counters, waiting = stats.counters, counts.phases[Phase.WAITING]
     return {
         "s2l_sessions": [("", {"phase": phase.value}, number) for phase, number in counts.phases.items()],
         "s2l_num_requests_waiting": _one(waiting),
         "s2l_num_requests_running": _one(counts.complete - waiting),
-        "jetstream_transfer_backlog_size": _engine(handing_over),
-        "jetstream_generate_backlog_size": _engine(max(0, behind) + max(0, decoding - facts.max_batch)),
-        "jetstream_slots_used_percentage": _engine(min(1.0, decoding / facts.max_batch)),
         "s2l_sessions_opened_total": _total(counters.sessions_opened),
         "s2l_sessions_refused_total": _total(counters.sessions_refused),
         "s2l_generation_tokens_total": _total(counters.tokens_output),
+        "s2l_sessions_resumed_total": _total(counters.sessions_resumed),
+    }
+
+
+def _engines(stats: OrchestratorStats, facts: ServerFacts) -> dict[str, list[Sample]]:
+    counters, engines = stats.counters, list(enumerate(stats.engines))
+    decoding = [(index, engine.scheduler.sessions.get("decoding", 0)) for index, engine in engines]
+    transfers = [(index, engine.handoffs_waiting) for index, engine in engines]
+    return {
+        "jetstream_transfer_backlog_size": _by_index(transfers),
+        "jetstream_generate_backlog_size": _by_index([(i, max(0, n - facts.max_batch)) for i, n in decoding]),
+        "jetstream_slots_used_percentage": _by_index([(i, min(1.0, n / facts.max_batch)) for i, n in decoding]),
+        "s2l_engine_up": [
+            ("", {"engine": str(index), "role": engine.role}, engine.failure is None) for index, engine in engines
+        ],
         "s2l_step_failures_total": _total(counters.step_failures),
+        "s2l_handoffs_total": _total(counters.handoffs),
+        "s2l_handoff_blocks_total": _total(counters.handoff_blocks),
+        "s2l_handoff_failures_total": _total(counters.handoff_failures),
     }
 
 
@@ -106,5 +118,5 @@ def _total(value: float) -> list[Sample]:
     return [("_total", {}, value)]
 
 
-def _engine(value: float) -> list[Sample]:
-    return [("", {"idx": "0"}, value)]
+def _by_index(values: list[tuple[int, float]]) -> list[Sample]:
+    return [("", {"idx": str(index)}, value) for index, value in values]

@@ -46,12 +46,10 @@ class Counts:
     Attributes:
       phases: by what they do.
       complete: those whose context is complete.
-      past_first_token: those that have their first token.
     """
 
     phases: dict[Phase, int]
     complete: int
-    past_first_token: int
 
 
 class Book:
@@ -74,7 +72,6 @@ class Book:
         self._on_end = tuple(on_end)
         self._phases = dict.fromkeys(Phase, 0)
         self._complete = 0
-        self._past_first_token = 0
         self._steps: dict[int, deque[_Step]] = {}
         self._free_s: dict[int, float] = {}
 
@@ -94,7 +91,7 @@ class Book:
                 if record is None:
                     continue
                 record.in_flight += 1
-                again = record.note_computed(chunk.start, chunk.end)
+                again = record.note_computed(chunk.start, chunk.start + len(chunk.tokens))
                 if record.first_token_s is None:
                     step.prefills.append((record, len(chunk.tokens)))
                     record.recomputed_tokens += again
@@ -105,7 +102,8 @@ class Book:
                 else:
                     step.others.append(record)
                 step.again += again
-                self._serve(record, now_s)
+                if record.service_s is None:
+                    self._serve(record, now_s)
             chunked = {chunk.session_id for chunk in plan.chunks}
             for sample in plan.samples:
                 record = self.open.get(sample.session_id)
@@ -119,7 +117,7 @@ class Book:
         """Accounts for a step's time."""
         steps = self._steps.get(engine, deque())
         while steps and steps[0].plan is not result.plan:
-            steps.popleft()  # it failed
+            self._drop(steps.popleft(), now_s)
         if not steps:
             return
         step = steps.popleft()
@@ -147,7 +145,7 @@ class Book:
     def counts(self) -> Counts:
         """How many sessions do what."""
         with self.lock:
-            return Counts(dict(self._phases), self._complete, self._past_first_token)
+            return Counts(dict(self._phases), self._complete)
 
     def tenant_of(self, session_id: str) -> str:
         """Whose a session is, empty if it is not open."""
@@ -181,7 +179,6 @@ class Book:
         """A session has its first token."""
         with self.lock:
             record.first_token_s = now_s
-            self._past_first_token += 1
             self._move(record, Phase.DECODING, now_s)
         self.meters.first_token(record)
 
@@ -194,11 +191,16 @@ class Book:
                 del self.open[name]
             self._phases[record.phase] -= 1
             self._complete -= record.final_s is not None
-            self._past_first_token -= record.first_token_s is not None
             self.ended.append(record)
         self.meters.ended(record)
         for call in self._on_end:
             call(record)
+
+    def _drop(self, step: _Step, now_s: float) -> None:
+        """A step has failed, and will not come home."""
+        with self.lock:
+            for record in (*(record for record, _ in step.prefills), *step.others):
+                self._leave(record, 0.0, now_s)
 
     def _serve(self, record: SessionRecord, now_s: float) -> None:
         if record.final_s is not None and record.service_s is None:
