@@ -26,14 +26,13 @@ from s2l_jax.models import registry
 from s2l_jax.models.chat import ChatTemplate
 from s2l_jax.models.registry import LoadedModel
 from s2l_jax.models.tokenizer import Tokenizer
-from s2l_jax.orchestrator.config import OrchestratorConfig
+from s2l_jax.orchestrator.config import OrchestratorConfig, Role
 from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.prompt import PromptPieces, pieces_of_template
 from serving.client.types import ModelInfo
 from serving.config import ServeConfig
-from serving.devices import devices_of
-from serving.slices import Slice
+from serving.devices import devices_of, devices_of_all
 
 _CPU_HOST_KV_SHARE = 0.1
 _HOST_KV_SHARE = 0.25
@@ -53,8 +52,9 @@ class Assembly:
       model: what a client may know about it.
       tokenizer: of the model.
       chat_template: how a conversation becomes a prompt, None if the model has none.
-      engine: sizes that were chosen.
-      costs: what the scheduler reckons with.
+      engine: sizes that were chosen, of the first engine.
+      costs: what its scheduler reckons with.
+      deployed: role and devices of each engine.
     """
 
     orchestrator: Orchestrator
@@ -63,6 +63,7 @@ class Assembly:
     chat_template: ChatTemplate | None
     engine: EngineConfig
     costs: CostModel
+    deployed: tuple[tuple[Role, tuple[jax.Device, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +86,36 @@ class Built:
 
 
 def build(config: ServeConfig, progress: Progress | None = None) -> Built:
-    """Loads the model and makes its engine; arguments and errors are those of `assemble`."""
+    """Loads the model and makes the only engine; arguments and errors are those of `assemble`."""
+    built = build_all(config, progress)
+    if len(built) > 1:
+        raise InvalidArgument(f"--slices are of {len(built)} engines, but this takes one")
+    return built[0]
+
+
+def build_all(config: ServeConfig, progress: Progress | None = None) -> list[Built]:
+    """Loads the model and makes its engines, in the order of `config.engine_slices`; arguments and errors likewise."""
     report = progress or _ignore
-    devices = devices_of(None if config.slices is None else Slice.parse(config.slices))
-    dtype = config.dtype or ("float32" if devices[0].platform == "cpu" else "bfloat16")
+    slices = [each for _, each in config.engine_slices if each is not None]
+    all_devices = devices_of_all(slices) if slices else [devices_of(None)]
+    dtype = config.dtype or ("float32" if all_devices[0][0].platform == "cpu" else "bfloat16")
     report("load", 0, 1, config.model)
     model = registry.load(config.model, dtype=dtype)
     report("load", 1, 1, config.model)
+    return [_build_on(config, model, dtype, devices, len(all_devices)) for devices in all_devices]
+
+
+def _build_on(
+    config: ServeConfig, model: LoadedModel, dtype: str, devices: tuple[jax.Device, ...], engines: int
+) -> Built:
     on_devices = model.build(devices)
-    sizes = _engine_config(config, model, dtype, devices)  # when the weights have taken their memory
+    sizes = _engine_config(config, model, dtype, devices, engines)  # when the weights have taken their memory
     weights_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(on_devices)))
     return Built(model, weights_bytes, sizes, devices, JaxEngine(on_devices, model.config, sizes))
 
 
-def scheduler_config(config: ServeConfig, built: Built) -> SchedulerConfig:
-    """The scheduler's limits before this engine."""
+def scheduler_config(config: ServeConfig, built: Built, role: Role = "both", index: int = 0) -> SchedulerConfig:
+    """The scheduler's limits before this engine, the one of this index."""
     sizes = built.sizes
     return SchedulerConfig(
         num_blocks=sizes.num_blocks,
@@ -111,6 +127,8 @@ def scheduler_config(config: ServeConfig, built: Built) -> SchedulerConfig:
         policy=config.policy,
         host_blocks=sizes.host_blocks,
         preemption=config.preemption,
+        role="prefill" if role == "prefill" else "both",
+        seed=index,
         eos_token_ids=built.model.config.eos_token_ids,
     )
 
@@ -122,13 +140,13 @@ def assemble(
     wrap_engine: Callable[[Engine], Engine] | None = None,
     costs: CostModel | None = None,
 ) -> Assembly:
-    """Loads the model, compiles all that traffic needs, and starts the engine thread.
+    """Loads the model, compiles all that traffic needs, and starts the engine threads.
 
     Args:
       config: what is served.
       progress: told how far it is.
-      wrap_engine: given the engine, returns what is used in its place, to watch it.
-      costs: what the scheduler reckons with; None takes what was measured on this machine, or measures it now.
+      wrap_engine: given an engine, returns what is used in its place, to watch it.
+      costs: what schedulers reckon with; None takes what was measured on this machine, or measures it now.
 
     Raises:
       InvalidArgument: model, limits and machine do not go together; the message says what to change.
@@ -136,36 +154,49 @@ def assemble(
     report = progress or _ignore
     if config.policy not in POLICIES:
         raise InvalidArgument(f"--policy is {config.policy!r}, but must be one of {', '.join(sorted(POLICIES))}")
-    built = build(config, report)
-    model, sizes = built.model, built.sizes
-    engine: Engine = built.engine
-    if costs is None:
-        engine, costs = machine_costs(
-            built.engine,
-            sizes,
-            _profile_key(model, sizes, built.devices),
-            config.profile_dir,
-            lambda done: report("measure", done, 1, ""),
-        )
-    if wrap_engine is not None:
-        engine = wrap_engine(engine)
-    scheduler = Scheduler(scheduler_config(config, built), costs)
+    built = build_all(config, report)
+    model, sizes = built[0].model, built[0].sizes
+    roles = [role for role, _ in config.engine_slices]
+    known: dict[MachineKey, CostModel] = {}
+    units = []
+    for index, (role, one) in enumerate(zip(roles, built, strict=True)):
+        engine, its_costs = (one.engine, costs) if costs is not None else _costs_of(config, one, known, report)
+        if wrap_engine is not None:
+            engine = wrap_engine(engine)
+        scheduler = Scheduler(scheduler_config(config, one, role, index), its_costs)
+        units.append(EngineUnit(engine, scheduler, role, one.engine))
     default_max_tokens = min(config.default_max_tokens, max(1, sizes.max_model_len // 2))
+    max_sessions = sizes.max_sessions * max(sum(role != other for role in roles) for other in ("prefill", "generate"))
     limits = OrchestratorConfig(
-        max_sessions=sizes.max_sessions,
-        max_waiting=sizes.max_sessions,
+        max_sessions=max_sessions,
+        max_waiting=max_sessions,
         default_max_tokens=default_max_tokens,
         limit_max_tokens=sizes.max_model_len,
         idle_timeout_s=config.idle_timeout_s,
     )
-    orchestrator = Orchestrator([EngineUnit(engine, scheduler)], model.tokenizer, limits)
+    orchestrator = Orchestrator(units, model.tokenizer, limits)
     orchestrator.start(lambda done, total, name: report("compile", done, total, name))
     info = _model_info(model, sizes, default_max_tokens, config.policy)
-    return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, costs)
+    deployed = tuple((role, one.devices) for role, one in zip(roles, built, strict=True))
+    first_costs = units[0].scheduler.costs
+    return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, first_costs, deployed)
+
+
+def _costs_of(
+    config: ServeConfig, built: Built, known: dict[MachineKey, CostModel], report: Progress
+) -> tuple[Engine, CostModel]:
+    """The engine to warm up, and its costs; engines of one kind are measured once, by the first to be warm."""
+    key = _profile_key(built.model, built.sizes, built.devices)
+    engine: Engine = built.engine
+    if key not in known:
+        engine, known[key] = machine_costs(
+            engine, built.sizes, key, config.profile_dir, lambda done: report("measure", done, 1, "")
+        )
+    return engine, known[key]
 
 
 def _engine_config(
-    config: ServeConfig, model: LoadedModel, dtype: str, devices: tuple[jax.Device, ...]
+    config: ServeConfig, model: LoadedModel, dtype: str, devices: tuple[jax.Device, ...], engines: int
 ) -> EngineConfig:
     longest = model.config.max_position
     max_model_len = config.max_model_len or longest
@@ -181,6 +212,7 @@ def _engine_config(
         max_sessions=config.max_sessions,
         max_model_len=max_model_len,
         devices=devices,
+        engines=engines,
     )
     one_block_bytes = block_bytes(model.config, config.block_size, dtype)
     return EngineConfig(
@@ -191,14 +223,17 @@ def _engine_config(
         max_sessions=config.max_sessions,
         max_model_len=max_model_len,
         dtype=dtype,
-        host_blocks=_host_blocks(config.host_kv_gib, num_blocks, one_block_bytes, on_cpu=on_cpu),
+        host_blocks=_host_blocks(config.host_kv_gib, num_blocks, engines * one_block_bytes, on_cpu=on_cpu),
         host_memory="numpy" if on_cpu else "pinned_host",
         cache_dir=config.cache_dir,
     )
 
 
 def _host_blocks(host_kv_gib: float | None, num_blocks: int, one_block_bytes: int, *, on_cpu: bool) -> int:
-    """Blocks of the host pool: what was asked for, or a share of the host's memory, which on a CPU is the device's."""
+    """Blocks of a host pool: what was asked for, or a share of the host's memory, which on a CPU is the device's.
+
+    Engines share it, so for several of them a block takes as many times what it takes in one.
+    """
     if host_kv_gib is not None:
         return int(host_kv_gib * 2**30) // one_block_bytes
     share = _CPU_HOST_KV_SHARE if on_cpu else _HOST_KV_SHARE

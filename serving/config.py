@@ -6,6 +6,7 @@ from pathlib import Path
 
 from s2l_jax.core.config import PREEMPTION_MODES
 from s2l_jax.core.errors import InvalidArgument
+from s2l_jax.orchestrator.config import Role
 from serving.slices import Slice
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -33,13 +34,16 @@ class ServeConfig:
     Attributes:
       model: a name that `s2l models list` shows, or a Hugging Face directory.
       dtype: `float32` or `bfloat16`; None takes what the machine computes fast.
-      slices: devices of the engine, as `serving.slices.Slice` reads them; None takes the default device.
+      slices: devices of the engine, or with commas of several that each do all, as `serving.slices.Slice` reads them;
+        None takes the default device.
+      prefill_slices: likewise, of engines that only compute contexts; given together with `generate_slices`.
+      generate_slices: likewise, of engines that only generate.
       max_model_len: tokens of prompt and output together; None takes the model's own limit.
-      kv_blocks: KV blocks in the pool; None takes a share of the memory.
+      kv_blocks: KV blocks in each engine's pool; None takes a share of the memory.
       block_size: tokens a block holds.
       token_budget: tokens that one step may run through the model.
       max_batch: sessions that one step may serve.
-      max_sessions: sessions open at once.
+      max_sessions: sessions open at once in each engine.
       policy: who goes first when not all can.
       host_kv_gib: GiB of host memory for KV that the pool has no room for; None takes a share of the memory, 0 none.
       preemption: what becomes of KV that a session loses: `recompute` throws it away, `swap` copies it to the host as
@@ -56,6 +60,8 @@ class ServeConfig:
     model: str = DEFAULT_MODEL
     dtype: str | None = None
     slices: str | None = None
+    prefill_slices: str | None = None
+    generate_slices: str | None = None
     max_model_len: int | None = None
     kv_blocks: int | None = None
     block_size: int = 16
@@ -90,10 +96,25 @@ class ServeConfig:
             raise InvalidArgument(
                 f"--preemption is {self.preemption!r}, but must be one of {', '.join(PREEMPTION_MODES)}"
             )
-        if self.slices is not None:
-            Slice.parse(self.slices)
+        self._check_slices()
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InvalidArgument(f"--dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}")
+
+    @property
+    def engine_slices(self) -> tuple[tuple[Role, Slice | None], ...]:
+        """Role and slice of each engine; None is the default device."""
+        if self.prefill_slices is None or self.generate_slices is None:
+            return tuple(("both", each) for each in ((None,) if self.slices is None else Slice.parse_all(self.slices)))
+        prefill = Slice.parse_all(self.prefill_slices, "--prefill-slices")
+        generate = Slice.parse_all(self.generate_slices, "--generate-slices")
+        return (*(("prefill", each) for each in prefill), *(("generate", each) for each in generate))
+
+    def _check_slices(self) -> None:
+        if (self.prefill_slices is None) != (self.generate_slices is None):
+            raise InvalidArgument("--prefill-slices and --generate-slices go together: give both, or --slices alone")
+        if self.slices is not None and self.prefill_slices is not None:
+            raise InvalidArgument("--slices is for engines that do all: leave it out beside --prefill-slices")
+        _ = self.engine_slices
 
     def _check_pool(self, kv_blocks: int, max_model_len: int) -> None:
         pool_tokens = kv_blocks * self.block_size

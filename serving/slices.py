@@ -29,17 +29,27 @@ class Slice:
     kind: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, option: str = "--slices") -> Self:
         """Reads `cpu=2`, `gpu=1`, `tpu=4`, `v5e-8` or `v6e-4`.
+
+        Args:
+          text: one slice.
+          option: that it was given for.
 
         Raises:
           InvalidArgument: it is something else.
         """
-        if "+" in text:
-            raise InvalidArgument(f"--slices is {text!r}: one engine on one slice is all there is yet, so give one")
         by_platform, by_type = _BY_PLATFORM.fullmatch(text), _BY_TYPE.fullmatch(text)
         if by_platform is not None:
             return cls(text, by_platform[1], int(by_platform[2]))
         if by_type is not None:
             return cls(text, "tpu", int(by_type[2]), _KINDS[by_type[1]])
-        raise InvalidArgument(f"--slices is {text!r}, but must look like cpu=2, gpu=1, tpu=4, v5e-8 or v6e-4")
+        raise InvalidArgument(
+            f"{option} has {text!r}, but a slice must look like cpu=2, gpu=1, tpu=4, v5e-8 or v6e-4; for several "
+            "engines give several, with commas between"
+        )
+
+    @classmethod
+    def parse_all(cls, text: str, option: str = "--slices") -> tuple[Self, ...]:
+        """Reads the slices of several engines: `cpu=2,cpu=2`; errors are those of `parse`."""
+        return tuple(cls.parse(part, option) for part in text.split(","))

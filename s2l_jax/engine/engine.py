@@ -272,7 +272,8 @@ class JaxEngine:
         return ExecutableStore(
             self.config.cache_dir,
             code=code_fingerprint([sizes, self._model_config, shapes, len(devices)]),
-            environment=environment_fingerprint(devices[0]),
+            environment=environment_fingerprint(devices),
+            devices=devices,
         )
 
 

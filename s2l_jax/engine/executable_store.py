@@ -42,16 +42,20 @@ class ExecutableStore:
     The files hold pickles and machine code: whoever can write to `directory` can run code in this process.
     """
 
-    def __init__(self, directory: Path, *, code: str, environment: str) -> None:
+    def __init__(
+        self, directory: Path, *, code: str, environment: str, devices: Sequence[jax.Device] | None = None
+    ) -> None:
         """Reads the index, if there is one.
 
         Args:
           directory: where all configurations keep their files.
           code: fingerprint of what decides the lowered modules.
           environment: fingerprint of what decides, together with the module, what the compiler makes.
+          devices: that executables run on, and were made for; None is all of the default platform.
         """
         self._directory = directory / "executables"
         self._environment = environment
+        self._devices = devices
         self._index_file = self._directory / f"index-{_key(code, environment)}.json"
         self._index: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -104,7 +108,9 @@ class ExecutableStore:
             if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
                 return None
             os.utime(file)
-            return serialize_executable.deserialize_and_load(*pickle.loads(content[_DIGEST_BYTES:]))
+            backend = self._devices[0].client if self._devices else None
+            parts = pickle.loads(content[_DIGEST_BYTES:])
+            return serialize_executable.deserialize_and_load(*parts, backend, self._devices)
         except _UNREADABLE:
             return None
 
@@ -121,8 +127,9 @@ def code_fingerprint(parts: Sequence[object]) -> str:
     return _key(*map(repr, parts), *_SOURCES)
 
 
-def environment_fingerprint(device: jax.Device) -> str:
-    """Hash of what the compiler's output depends on besides the module."""
+def environment_fingerprint(devices: Sequence[jax.Device]) -> str:
+    """Hash of what the compiler's output depends on besides the module; an executable belongs to its devices."""
+    device = devices[0]
     facts = (
         jax.__version__,
         jaxlib.__version__,
@@ -130,6 +137,7 @@ def environment_fingerprint(device: jax.Device) -> str:
         device.platform,
         device.device_kind,
         device.client.platform_version,
+        tuple(each.id for each in devices),
         _cpu_facts(),
         # XLA reads this by itself, so no configuration of ours knows what it says.
         os.environ.get("XLA_FLAGS"),

@@ -30,11 +30,14 @@ def blocks_that_fit(
     max_model_len: int,
     devices: Sequence[jax.Device],
     memory_share: float | None = None,
+    engines: int = 1,
 ) -> int:
     """Chooses a number of KV blocks for devices that share them, to be called after the weights are there.
 
     A share of the memory, but never more than all sessions at full length can use. On a CPU it is a small share of the
     whole, since the machine has other work; on an accelerator it is most of what is free.
+
+    With several engines, each has its part of what one would have on a CPU; elsewhere each has devices of its own.
 
     The number is cut to a few significant bits, so that it is the same at the next start although a few megabytes more
     or less are free then: executables are compiled for it.
@@ -44,7 +47,7 @@ def blocks_that_fit(
     """
     on_cpu = devices[0].platform == "cpu"
     share = memory_share or (_CPU_MEMORY_SHARE if on_cpu else _ACCELERATOR_MEMORY_SHARE)
-    memory_bytes = host_bytes() if on_cpu else len(devices) * min(map(_free_device_bytes, devices))
+    memory_bytes = host_bytes() // engines if on_cpu else len(devices) * min(map(_free_device_bytes, devices))
     one_block_bytes = block_bytes(model, block_size, dtype)
     fit = _cut(int(memory_bytes * share) // one_block_bytes)
     per_sequence = -(-max_model_len // block_size)

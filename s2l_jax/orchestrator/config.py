@@ -1,8 +1,12 @@
 """Configuration of the orchestrator."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from s2l_jax.core.errors import InvalidArgument
+
+type Role = Literal["both", "prefill", "generate"]
+"""What an engine does: compute contexts and sample the first token, sample the others, or all of it."""
 
 
 @dataclass(frozen=True, slots=True)

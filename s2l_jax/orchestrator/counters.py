@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from s2l_jax.core.outcome import HostStats, Preemptions, SchedulerStats, SessionStats
-from s2l_jax.orchestrator.member import Member, Role
+from s2l_jax.orchestrator.config import Role
+from s2l_jax.orchestrator.member import Member
 from s2l_jax.orchestrator.transfers import Transfers
 
 type Ending = Literal["completed", "failed", "cancelled"]

@@ -13,7 +13,8 @@ import numpy as np
 
 from s2l_jax.core.errors import InvalidArgument, ResourceExhausted
 from s2l_jax.core.outcome import SessionStats
-from s2l_jax.orchestrator.member import EngineUnit, Member, Role
+from s2l_jax.orchestrator.config import Role
+from s2l_jax.orchestrator.member import EngineUnit, Member
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.transfers import Transfers
 from s2l_jax.transport.protocol import KVTransport

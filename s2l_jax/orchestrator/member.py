@@ -2,13 +2,11 @@
 
 import threading
 from dataclasses import dataclass
-from typing import Literal
 
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.engine.protocol import Engine, PageAccess
-
-type Role = Literal["both", "prefill", "generate"]
+from s2l_jax.orchestrator.config import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 @click.option("--port", default=9000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--http-port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 is without HTTP.")
 @click.option("--slices", help="Devices to split the model over: cpu=2, gpu=1, tpu=4, v5e-8.  [default: one device]")
+@click.option("--prefill-slices", help="Devices of engines that only compute contexts, one slice each: cpu=2,cpu=2.")
+@click.option("--generate-slices", help="Devices of engines that only generate, likewise; goes with the option above.")
 @click.option("--max-model-len", type=int, help="Tokens of prompt and output together.  [default: the model's limit]")
 @click.option("--kv-blocks", type=int, help="KV blocks in the pool.  [default: a share of the memory]")
 @click.option("--block-size", default=_DEFAULTS.block_size, show_default=True, help="Tokens a block holds.")
@@ -141,6 +143,10 @@ def _announce(assembly: "Assembly", host: str, port: int, http_port: int | None,
         f"Listening on grpc://{host}:{port}  -  try: s2l ask 'What is this about?' --context README.md "
         f"--target grpc://{host}:{port}"
     )
+    if len(assembly.deployed) > 1:
+        click.echo(
+            "\n".join(f"Engine {i}: {r} on {', '.join(map(str, d))}" for i, (r, d) in enumerate(assembly.deployed))
+        )
     if http_port is not None:
         click.echo(f"Listening on http://{host}:{http_port}/v1  -  try: curl http://{host}:{http_port}/v1/models")
 

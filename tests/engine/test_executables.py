@@ -159,7 +159,7 @@ def test_fingerprints_tell_configurations_apart() -> None:
     device = jax.devices()[0]
     assert code_fingerprint([1]) == code_fingerprint([1])
     assert code_fingerprint([1]) != code_fingerprint([2])
-    assert environment_fingerprint(device) == environment_fingerprint(device)
+    assert environment_fingerprint([device]) == environment_fingerprint([device])
 
 
 def test_files_edited_since_the_start_do_not_change_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:

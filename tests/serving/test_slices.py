@@ -1,12 +1,18 @@
-import types
+from dataclasses import dataclass
 
 import jax
 import pytest
 
 from s2l_jax.core.errors import InvalidArgument
 from serving.config import ServeConfig
-from serving.devices import devices_of
+from serving.devices import devices_of, devices_of_all
 from serving.slices import Slice
+
+
+@dataclass(frozen=True)
+class Chip:
+    index: int
+    device_kind: str = "TPU v6 lite"
 
 
 @pytest.mark.parametrize(
@@ -23,9 +29,21 @@ def test_what_is_no_slice_is_named(text):
         ServeConfig(slices=text)
 
 
-def test_several_slices_are_for_later():
-    with pytest.raises(InvalidArgument, match="give one"):
-        Slice.parse("tpu=4+tpu=4")
+def test_engines_have_roles_and_slices_of_their_own():
+    config = ServeConfig(prefill_slices="cpu=2", generate_slices="cpu=1,cpu=1")
+    assert [(role, each.text) for role, each in config.engine_slices] == [
+        ("prefill", "cpu=2"),
+        ("generate", "cpu=1"),
+        ("generate", "cpu=1"),
+    ]
+    assert ServeConfig().engine_slices == (("both", None),)
+    assert [each.count for _, each in ServeConfig(slices="tpu=4,tpu=2").engine_slices] == [4, 2]
+    with pytest.raises(InvalidArgument, match="go together"):
+        ServeConfig(prefill_slices="cpu=2")
+    with pytest.raises(InvalidArgument, match="--slices is for engines that do all"):
+        ServeConfig(slices="cpu=1", prefill_slices="cpu=2", generate_slices="cpu=2")
+    with pytest.raises(InvalidArgument, match="--generate-slices has 'cpu=x', but a slice must look like"):
+        ServeConfig(prefill_slices="cpu=2", generate_slices="cpu=2,cpu=x")
 
 
 def test_without_a_slice_the_default_device_is_taken():
@@ -38,8 +56,20 @@ def test_missing_devices_are_named(monkeypatch):
         devices_of(Slice.parse("cpu=999"))
     with pytest.raises(InvalidArgument, match="'tpu=1', but there is no such device"):
         devices_of(Slice.parse("tpu=1"))
-    chips = [types.SimpleNamespace(device_kind=kind) for kind in ("TPU v5 lite", "TPU v6 lite", "TPU v6 lite")]
+    chips = [Chip(index, kind) for index, kind in enumerate(("TPU v5 lite", "TPU v6 lite", "TPU v6 lite"))]
     monkeypatch.setattr(jax, "devices", lambda platform: chips)
     assert devices_of(Slice.parse("v6e-2")) == tuple(chips[1:])
     with pytest.raises(InvalidArgument, match="'v5e-2', but there are 1 such devices, of TPU v5 lite, TPU v6 lite"):
         devices_of(Slice.parse("v5e-2"))
+
+
+def test_slices_share_no_device(monkeypatch):
+    chips = [Chip(index) for index in range(5)]
+    monkeypatch.setattr(jax, "devices", lambda platform: chips)
+    assert devices_of_all(Slice.parse_all("v6e-2,tpu=3")) == [tuple(chips[:2]), tuple(chips[2:])]
+    with pytest.raises(
+        InvalidArgument, match="there are 5 such devices, of TPU v6 lite, and 4 of them are other engines'"
+    ):
+        devices_of_all(Slice.parse_all("v6e-4,tpu=2"))
+    with pytest.raises(InvalidArgument, match="slices are of cpu and tpu"):
+        devices_of_all(Slice.parse_all("tpu=1,cpu=1"))
