@@ -8,10 +8,10 @@ from typing import Protocol
 from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
 from s2l_jax.core.outcome import Ack
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.outbox import Outbox
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.session_responses import accepted_of, response_of
+from serving.tenants.account import Account
 from serving.wire import content_from_wire, params_from_wire
 
 
@@ -29,8 +29,8 @@ class SessionStream:
     output that its event set off. Whichever way the stream ends, its session ends.
     """
 
-    def __init__(self, orchestrator: Orchestrator, pool: Executor, default_max_tokens: int, context: Writer) -> None:
-        self._orchestrator = orchestrator
+    def __init__(self, account: Account, pool: Executor, default_max_tokens: int, context: Writer) -> None:
+        self._account = account
         self._pool = pool
         self._default_max_tokens = default_max_tokens
         self._context = context
@@ -118,20 +118,20 @@ class SessionStream:
                 append, content = request.append, content_from_wire(request.append.content)
                 self._is_final |= append.final
                 return await self._in_pool(
-                    lambda: self._orchestrator.append(session_id, content, final=append.final, seq=request.seq)
+                    lambda: self._account.append(session_id, content, final=append.final, seq=request.seq)
                 )
             case "update":
                 self._is_final |= request.update.final
                 return await self._in_pool(lambda: self._update(session_id, request.update, request.seq))
             case "finish":
                 self._is_final = True
-                return await self._in_pool(lambda: self._orchestrator.finish(session_id, seq=request.seq))
+                return await self._in_pool(lambda: self._account.finish(session_id, seq=request.seq))
             case _:
                 raise InvalidArgument("the request has no event: set open, append, update, finish or cancel")
 
     def _open(self, wire: pb.Open) -> Ack:
         self._is_final = wire.final
-        self._open_ack = self._orchestrator.open(
+        self._open_ack = self._account.open(
             sink=self._outbox.sink,
             params=params_from_wire(wire.params, default_max_tokens=self._default_max_tokens),
             content=content_from_wire(wire.content),
@@ -149,7 +149,7 @@ class SessionStream:
         return self._open_ack
 
     def _update(self, session_id: str, wire: pb.Update, seq: int) -> Ack:
-        return self._orchestrator.update(
+        return self._account.update(
             session_id,
             content_from_wire(wire.content),
             keep_tokens=wire.keep_tokens,
@@ -161,7 +161,7 @@ class SessionStream:
     def _cancel(self, seq: int) -> None:
         if self._open_ack is None:
             raise FailedPrecondition("the first event of a stream must be `open`, not `cancel`")
-        self._orchestrator.cancel(self._open_ack.session_id, seq=seq)
+        self._account.cancel(self._open_ack.session_id, seq=seq)
         self._cancel_seq = seq or self._last_seq + 1
 
     def _cancel_accepted(self, event: DoneEvent) -> pb.SessionResponse:
@@ -183,4 +183,4 @@ class SessionStream:
 
     def _cancel_session(self) -> None:
         if self._open_ack is not None and not self._outbox.is_ended:
-            self._orchestrator.cancel(self._open_ack.session_id)
+            self._account.cancel(self._open_ack.session_id)

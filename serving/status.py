@@ -21,6 +21,12 @@ class Cancelled(S2LError):
     status = "CANCELLED"
 
 
+class Unauthenticated(S2LError):
+    """The caller has not shown a key that this server knows."""
+
+    status = "UNAUTHENTICATED"
+
+
 _BY_STATUS: dict[str, type[S2LError]] = {
     cls.status: cls
     for cls in (
@@ -33,6 +39,7 @@ _BY_STATUS: dict[str, type[S2LError]] = {
         errors.DeadlineExceeded,
         errors.InternalError,
         Cancelled,
+        Unauthenticated,
     )
 }
 

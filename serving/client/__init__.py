@@ -7,6 +7,7 @@ from serving.client.context_documents import Document
 from serving.client.context_saved import Saved, Savings, Step
 from serving.client.prompt import PromptPieces
 from serving.client.sync import Client, Session
+from serving.client.tls import ClientTls
 from serving.client.types import Accepted, Done, Event, HostStats, ModelInfo, Progress, Result, ServerStats, Token
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "AsyncContext",
     "AsyncSession",
     "Client",
+    "ClientTls",
     "Context",
     "Document",
     "Done",

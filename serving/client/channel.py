@@ -1,7 +1,10 @@
 """Where a server is and how its channel is set up; conversion of its answers about itself."""
 
+import grpc
+
 from s2l_jax.core.errors import InvalidArgument
 from serving.client.prompt import PromptPieces
+from serving.client.tls import ClientTls
 from serving.client.types import HostStats, ModelInfo, ServerStats
 from serving.protos.s2l.v1 import info_pb2 as pb
 
@@ -16,16 +19,42 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 def address_of(target: str) -> str:
-    """`HOST:PORT` of `grpc://HOST:PORT` or `HOST:PORT`.
+    """`HOST:PORT` of `grpc://HOST:PORT`, `grpcs://HOST:PORT` or `HOST:PORT`.
 
     Raises:
       InvalidArgument: the target has no port or another scheme.
     """
     scheme, separator, rest = target.rpartition("://")
     host, colon, port = rest.rstrip("/").rpartition(":")
-    if (separator and scheme != "grpc") or not (host and colon and port.isdigit()):
+    if (separator and scheme not in ("grpc", "grpcs")) or not (host and colon and port.isdigit()):
         raise InvalidArgument(f"target is {target!r}, but must look like grpc://HOST:PORT or HOST:PORT")
     return f"{host}:{port}"
+
+
+def credentials_of(target: str, tls: ClientTls | None) -> grpc.ChannelCredentials | None:
+    """What a channel with TLS is opened with, None for one without: `grpcs://`, or certificates, say that it is wanted.
+
+    Raises:
+      InvalidArgument: the target says `grpc://`, so without TLS, but there are certificates; or one cannot be read.
+    """
+    if tls is None and not target.startswith("grpcs://"):
+        return None
+    if target.startswith("grpc://"):
+        raise InvalidArgument(f"target is {target!r}, which is without TLS, but certificates are given: use grpcs://")
+    return (tls or ClientTls()).credentials()
+
+
+def metadata_of(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    """What each call carries.
+
+    Raises:
+      InvalidArgument: the key is none that can be sent.
+    """
+    if api_key is None:
+        return ()
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key or not api_key:
+        raise InvalidArgument("the API key must be printable ASCII characters without spaces")
+    return (("authorization", f"Bearer {api_key}"),)
 
 
 def model_from_wire(wire: pb.Model) -> ModelInfo:

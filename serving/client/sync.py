@@ -11,7 +11,16 @@ import grpc
 
 from s2l_jax.core.errors import FailedPrecondition, S2LError
 from s2l_jax.core.params import SamplingParams
-from serving.client.channel import CHANNEL_OPTIONS, DEFAULT_TARGET, address_of, model_from_wire, stats_from_wire
+from serving.client.channel import (
+    CHANNEL_OPTIONS,
+    DEFAULT_TARGET,
+    address_of,
+    credentials_of,
+    metadata_of,
+    model_from_wire,
+    stats_from_wire,
+)
+from serving.client.tls import ClientTls
 from serving.client.transcript import Transcript
 from serving.client.types import Accepted, Event, ModelInfo, Result, ServerStats, Token
 from serving.protos.s2l.v1 import info_pb2, info_pb2_grpc, streaming_pb2_grpc
@@ -39,13 +48,30 @@ class Client:
     ```
 
     Args:
-      target: `grpc://HOST:PORT` or `HOST:PORT`.
+      target: `grpc://HOST:PORT` or `HOST:PORT`, with TLS `grpcs://HOST:PORT`.
       timeout_s: deadline of each session and call that brings none of its own; None waits for ever.
+      api_key: for servers that need one. Without TLS it can be read on its way.
+      tls: certificates; None believes those that gRPC comes with.
+
+    Raises:
+      InvalidArgument: target, key or certificates are no such thing.
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_s: float | None = None,
+        api_key: str | None = None,
+        tls: ClientTls | None = None,
+    ) -> None:
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(address_of(target), options=CHANNEL_OPTIONS)
+        self._metadata = metadata_of(api_key)
+        address, credentials = address_of(target), credentials_of(target, tls)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
         self._sessions = streaming_pb2_grpc.StreamingContextStub(self._channel)
         self._info = info_pb2_grpc.InfoStub(self._channel)
 
@@ -98,7 +124,7 @@ class Client:
                 first_token_within_s=first_token_within_s,
             )
 
-        return Session(self._sessions, transcript, open_request, deadline_s)
+        return Session(self._sessions, transcript, open_request, deadline_s, self._metadata)
 
     def generate(
         self,
@@ -133,14 +159,16 @@ class Client:
     def model(self) -> ModelInfo:
         """What the server serves."""
         try:
-            return model_from_wire(self._info.GetModel(info_pb2.GetModelRequest(), timeout=self._timeout_s))
+            request = info_pb2.GetModelRequest()
+            return model_from_wire(self._info.GetModel(request, timeout=self._timeout_s, metadata=self._metadata))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
     def stats(self) -> ServerStats:
         """The server's counters."""
         try:
-            return stats_from_wire(self._info.GetStats(info_pb2.GetStatsRequest(), timeout=self._timeout_s))
+            request = info_pb2.GetStatsRequest()
+            return stats_from_wire(self._info.GetStats(request, timeout=self._timeout_s, metadata=self._metadata))
         except grpc.RpcError as error:
             raise _error_of(error) from error
 
@@ -158,8 +186,10 @@ class Session:
         transcript: Transcript,
         open_request: Callable[[], pb.SessionRequest],
         timeout_s: float | None,
+        metadata: tuple[tuple[str, str], ...],
     ) -> None:
         self._stub = stub
+        self._metadata = metadata
         self._transcript = transcript
         self._open_request = open_request
         self._timeout_s = timeout_s
@@ -172,7 +202,8 @@ class Session:
 
     def __enter__(self) -> Self:
         self._requests.put(self._open_request())
-        self._call = self._stub.Session(iter(self._requests.get, None), timeout=self._timeout_s)
+        requests = iter(self._requests.get, None)
+        self._call = self._stub.Session(requests, timeout=self._timeout_s, metadata=self._metadata)
         self._reader = threading.Thread(target=self._read, name="s2l-client-reader", daemon=True)
         self._reader.start()
         return self

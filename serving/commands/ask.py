@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from serving.commands.access import Access, access_options
 from serving.config import DEFAULT_MODEL, ServeConfig
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class _Reading:
 @click.option("--temperature", default=0.0, show_default=True, help="0 always takes the likeliest token.")
 @click.option("--limit-chars", type=click.IntRange(1), help="Characters taken of each source.  [default: all]")
 @click.option("--timeout-s", default=30.0, show_default=True, help="For fetching each URL.")
+@access_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the answer as it comes.")
 def ask(
     question: str,
@@ -53,6 +55,7 @@ def ask(
     limit_chars: int | None,
     timeout_s: float,
     as_json: bool,
+    access: Access,
 ) -> None:
     """Ask a question about files, web pages and standard input.
 
@@ -70,7 +73,7 @@ def ask(
     reading = _Reading()
 
     async def run() -> "Result":
-        async with _connect(target, model) as client:
+        async with _connect(target, model, access) as client:
             arriving = arrivals(sources, with_stdin=with_stdin, timeout_s=timeout_s, limit_chars=limit_chars)
             async with contextlib.aclosing(arriving):
                 return await _ask(client, question, _documents(arriving, reading), params, show=not as_json)
@@ -84,7 +87,7 @@ def ask(
 
 
 @contextlib.asynccontextmanager
-async def _connect(target: str, model: str) -> "AsyncIterator[AsyncClient]":
+async def _connect(target: str, model: str, access: Access) -> "AsyncIterator[AsyncClient]":
     from s2l_jax.core.errors import Unavailable
     from serving.client import AsyncClient
 
@@ -92,7 +95,7 @@ async def _connect(target: str, model: str) -> "AsyncIterator[AsyncClient]":
         async with _server_in_process(model) as address, AsyncClient(address) as client:
             yield client
         return
-    async with AsyncClient(target) as client:
+    async with AsyncClient(target, api_key=access.api_key, tls=access.tls) as client:
         if not await client.wait_ready(_CONNECT_TIMEOUT_S):
             raise Unavailable(
                 f"no server answers at {target}: start one with `s2l serve`, or ask with --target {IN_PROCESS}"

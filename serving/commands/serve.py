@@ -4,12 +4,14 @@ import asyncio
 import json
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from s2l_jax.core.config import PREEMPTION_MODES
+from serving.commands.protection import Protection, protection_options
 from serving.commands.watch_options import take_watch_config, watch_options
 from serving.config import DEFAULT_MODEL, DTYPES, ServeConfig, default_cache_dir
 
@@ -56,6 +58,7 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 )
 @click.option("--drain-timeout-s", default=30.0, show_default=True, help="Time for sessions to end after SIGTERM.")
 @click.option("--jetstream-temperature", default=0.0, show_default=True, help="Of requests by JetStream's clients.")
+@protection_options
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, ports, pid) when serving."
 )
@@ -70,6 +73,7 @@ def serve(
     cache_dir: Path | None,
     ready_file: Path | None,
     quiet: bool,
+    protection: Protection,
     **options: Any,
 ) -> None:
     """Serve a model over gRPC and HTTP.
@@ -90,19 +94,35 @@ def serve(
     from serving.watch.start import Startup, start_watching
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    warning = protection.warning(host)
+    if warning is not None:
+        click.echo(f"Warning: {warning}", err=True)
     startup = Startup()
     with progress_bars(quiet=quiet) as progress:
         assembly = assemble(config, startup.timed(progress))
     observation = start_watching(assembly, watching, startup)
-    grpc_config = GrpcConfig(host, port, jetstream=JetStreamConfig(temperature=jetstream_temperature))
-    http_config = HttpConfig(host, http_port) if http_port else None
-    asyncio.run(_serve(assembly, grpc_config, http_config, observation, drain_timeout_s, ready_file, startup))
+    jetstream = JetStreamConfig(temperature=jetstream_temperature)
+    grpc_config = GrpcConfig(host, port, jetstream=jetstream, tls=protection.tls)
+    http_config = None
+    if http_port:
+        http_config = HttpConfig(
+            host,
+            http_port,
+            tls=protection.tls,
+            open_paths=protection.open_paths,
+            cors_origins=protection.cors_origins,
+        )
+    serving = _serve(
+        assembly, grpc_config, http_config, protection.api_keys, observation, drain_timeout_s, ready_file, startup
+    )
+    asyncio.run(serving)
 
 
 async def _serve(
     assembly: "Assembly",
     config: "GrpcConfig",
     http_config: "HttpConfig | None",
+    api_keys: Path | None,
     observation: "Observation",
     drain_timeout_s: float,
     ready_file: Path | None,
@@ -110,19 +130,24 @@ async def _serve(
 ) -> None:
     from serving.grpc.server import GrpcServer, wait_for_signal
     from serving.http.server import HttpServer
+    from serving.tenants.tenants import Tenants
 
     orchestrator, model = assembly.orchestrator, assembly.model
-    server = GrpcServer(orchestrator, model, config)
+    tenants = Tenants(orchestrator, api_keys)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tenants.reload)
+    server = GrpcServer(orchestrator, model, config, tenants)
     http = None
     if http_config is not None:
-        http = HttpServer(orchestrator, model, assembly.tokenizer, assembly.chat_template, http_config, observation)
+        http = HttpServer(
+            orchestrator, model, assembly.tokenizer, assembly.chat_template, http_config, observation, tenants
+        )
     try:
         http_port = None if http is None else await http.start()
         port = await server.start()
     except BaseException:
         orchestrator.close()
         raise
-    _announce(assembly, config.host, port, http_port, startup.passed_s)
+    _announce(assembly, config, port, http_port, startup.passed_s)
     if ready_file is not None:
         _write_ready_file(ready_file, config.host, port, http_port)
     number = await wait_for_signal()
@@ -134,21 +159,22 @@ async def _serve(
     click.echo("stopped, all sessions had ended" if is_drained else "stopped, some sessions were cut off")
 
 
-def _announce(assembly: "Assembly", host: str, port: int, http_port: int | None, took_s: float) -> None:
-    sizes, model = assembly.engine, assembly.model
+def _announce(assembly: "Assembly", config: "GrpcConfig", port: int, http_port: int | None, took_s: float) -> None:
+    sizes, model, host = assembly.engine, assembly.model, config.host
+    s = "" if config.tls is None else "s"
     click.echo(
         f"{model.name} ({sizes.dtype}, up to {model.max_model_len} tokens, "
         f"{sizes.num_blocks} KV blocks of {sizes.block_size} and {sizes.host_blocks} on the host) "
         f"is ready after {took_s:.1f} s\n"
-        f"Listening on grpc://{host}:{port}  -  try: s2l ask 'What is this about?' --context README.md "
-        f"--target grpc://{host}:{port}"
+        f"Listening on grpc{s}://{host}:{port}  -  try: s2l ask 'What is this about?' --context README.md "
+        f"--target grpc{s}://{host}:{port}"
     )
     if len(assembly.deployed) > 1:
         click.echo(
             "\n".join(f"Engine {i}: {r} on {', '.join(map(str, d))}" for i, (r, d) in enumerate(assembly.deployed))
         )
     if http_port is not None:
-        click.echo(f"Listening on http://{host}:{http_port}/v1  -  try: curl http://{host}:{http_port}/v1/models")
+        click.echo(f"Listening on http{s}://{host}:{http_port}/v1  -  try: curl http{s}://{host}:{http_port}/v1/models")
 
 
 def _write_ready_file(path: Path, host: str, port: int, http_port: int | None) -> None:

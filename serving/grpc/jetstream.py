@@ -17,7 +17,7 @@ from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, TokenEvent
-from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.grpc.door import account_of
 from serving.grpc.guard import guarded
 from serving.outbox import Outbox
 from serving.protos.jetstream.core.proto import (
@@ -26,6 +26,8 @@ from serving.protos.jetstream.core.proto import (
     multi_lora_decoding_pb2,
     multi_lora_decoding_pb2_grpc,
 )
+from serving.tenants.account import Account
+from serving.tenants.tenants import Tenants
 
 _StreamContent = jetstream_pb2.DecodeResponse.StreamContent
 _EMPTY = _StreamContent.Sample()
@@ -48,7 +50,7 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
     """Serves JetStream's clients.
 
     Args:
-      orchestrator: owns the sessions.
+      tenants: whose sessions they are.
       pool: runs what tokenizes, so that the event loop never waits for it.
       eos_token_ids: tokens that end the output.
       is_live: answers `HealthCheck`.
@@ -57,13 +59,13 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
 
     def __init__(
         self,
-        orchestrator: Orchestrator,
+        tenants: Tenants,
         pool: Executor,
         eos_token_ids: Sequence[int],
         is_live: Callable[[], bool],
         config: JetStreamConfig,
     ) -> None:
-        self._orchestrator = orchestrator
+        self._tenants = tenants
         self._pool = pool
         self._eos_token_ids = frozenset(eos_token_ids)
         self._is_live = is_live
@@ -75,18 +77,19 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
     ) -> None:
         """Streams one message per token until all samples are complete."""
         _check(request, self._config)
+        account = account_of(self._tenants, context.invocation_metadata())
         params = SamplingParams(max_tokens=request.max_tokens, temperature=self._config.temperature)
         with_text = request.WhichOneof("content") == "text_content"
         samples = [_Sample(self._eos_token_ids, with_text=with_text) for _ in range(request.num_samples or 1)]
         try:
             for sample in samples:
-                await sample.open(self._orchestrator, self._pool, request, params)
+                await sample.open(account, self._pool, request, params)
             while not all(sample.is_complete for sample in samples):
                 content = _StreamContent(samples=[await sample.next() for sample in samples])
                 await context.write(jetstream_pb2.DecodeResponse(stream_content=content))
         finally:
             for sample in samples:
-                sample.close(self._orchestrator)
+                sample.close(account)
 
     @guarded
     async def HealthCheck(  # noqa: N802 - the wire's name
@@ -109,7 +112,7 @@ class _Sample:
 
     async def open(
         self,
-        orchestrator: Orchestrator,
+        account: Account,
         pool: Executor,
         request: jetstream_pb2.DecodeRequest,
         params: SamplingParams,
@@ -118,7 +121,7 @@ class _Sample:
         content = request.text_content.text if self._with_text else list(request.token_content.token_ids)
 
         def run() -> Ack:
-            ack = orchestrator.open(
+            ack = account.open(
                 sink=self._outbox.sink, params=params, content=content, final=True, add_bos=not request.has_bos
             )
             self._session_id = ack.session_id
@@ -146,17 +149,17 @@ class _Sample:
                     raise error
         return _EMPTY
 
-    def close(self, orchestrator: Orchestrator) -> None:
+    def close(self, account: Account) -> None:
         """Ends the session if it is running, also one that a thread of the pool is just opening."""
         future = self._in_flight
         if future is not None and not future.done() and not future.cancel():
-            future.add_done_callback(lambda _: self._cancel(orchestrator))
+            future.add_done_callback(lambda _: self._cancel(account))
         else:
-            self._cancel(orchestrator)
+            self._cancel(account)
 
-    def _cancel(self, orchestrator: Orchestrator) -> None:
+    def _cancel(self, account: Account) -> None:
         if self._session_id is not None and not self._outbox.is_ended:
-            orchestrator.cancel(self._session_id)
+            account.cancel(self._session_id)
 
 
 def _check(request: jetstream_pb2.DecodeRequest, config: JetStreamConfig) -> None:

@@ -13,11 +13,14 @@ from grpc_reflection.v1alpha import reflection
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
+from serving.grpc.door import Door
 from serving.grpc.info import InfoServicer
 from serving.grpc.jetstream import AdapterServicer, JetStreamConfig, OrchestratorServicer
 from serving.grpc.streaming import StreamingContextServicer
 from serving.protos.jetstream.core.proto import jetstream_pb2_grpc, multi_lora_decoding_pb2_grpc
 from serving.protos.s2l.v1 import info_pb2_grpc, streaming_pb2_grpc
+from serving.tenants.tenants import Tenants
+from serving.tls import ServerTls
 
 SERVICE_NAMES = ("s2l.v1.StreamingContext", "s2l.v1.Info", "jetstream_proto.Orchestrator", "v1")
 
@@ -35,7 +38,10 @@ class GrpcConfig:
       max_message_bytes: size of one request at most.
       max_streams: streams per connection at most; more of them wait at the client.
       tokenizer_threads: threads that tokenize.
+      max_calls: calls at once, of all connections; more of them are refused.
+      send_timeout_s: a stream whose client takes nothing for this long is ended.
       jetstream: what JetStream's requests cannot say.
+      tls: the server's certificate; None is without TLS.
     """
 
     host: str = "127.0.0.1"
@@ -43,7 +49,10 @@ class GrpcConfig:
     max_message_bytes: int = 16 << 20
     max_streams: int = 4096
     tokenizer_threads: int = 2
+    max_calls: int = 8192
+    send_timeout_s: float = 60.0
     jetstream: JetStreamConfig = field(default_factory=JetStreamConfig)
+    tls: ServerTls | None = None
 
 
 class GrpcServer:
@@ -53,9 +62,13 @@ class GrpcServer:
       orchestrator: owns sessions and engine.
       model: what is served.
       config: where to listen.
+      tenants: who may call; None lets everybody.
     """
 
-    def __init__(self, orchestrator: Orchestrator, model: ModelInfo, config: GrpcConfig) -> None:
+    def __init__(
+        self, orchestrator: Orchestrator, model: ModelInfo, config: GrpcConfig, tenants: Tenants | None = None
+    ) -> None:
+        self._tenants = tenants or Tenants(orchestrator)
         self._orchestrator = orchestrator
         self._model = model
         self._config = config
@@ -69,11 +82,18 @@ class GrpcServer:
         Raises:
           InvalidArgument: the address cannot be bound.
         """
-        self._server = grpc.aio.server(options=_options(self._config))
+        self._server = grpc.aio.server(
+            interceptors=(Door(self._tenants),),
+            options=_options(self._config),
+            maximum_concurrent_rpcs=self._config.max_calls,
+        )
         self._register(self._server)
         address = f"{self._config.host}:{self._config.port}"
         try:
-            port = self._server.add_insecure_port(address)
+            if self._config.tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._config.tls.grpc_credentials())
         except RuntimeError as error:
             raise InvalidArgument(
                 f"cannot listen on {address}: it is in use or not an address of this machine; "
@@ -104,12 +124,12 @@ class GrpcServer:
         return is_drained
 
     def _register(self, server: grpc.aio.Server) -> None:
-        orchestrator, pool, model = self._orchestrator, self._pool, self._model
-        streaming = StreamingContextServicer(orchestrator, pool, model.default_max_tokens)
+        tenants, pool, model = self._tenants, self._pool, self._model
+        streaming = StreamingContextServicer(tenants, pool, model.default_max_tokens)
         streaming_pb2_grpc.add_StreamingContextServicer_to_server(streaming, server)
-        info_pb2_grpc.add_InfoServicer_to_server(InfoServicer(orchestrator, model), server)
+        info_pb2_grpc.add_InfoServicer_to_server(InfoServicer(self._orchestrator, model), server)
         jetstream = OrchestratorServicer(
-            orchestrator, pool, model.eos_token_ids, lambda: not self._is_draining, self._config.jetstream
+            tenants, pool, model.eos_token_ids, lambda: not self._is_draining, self._config.jetstream
         )
         jetstream_pb2_grpc.add_OrchestratorServicer_to_server(jetstream, server)
         multi_lora_decoding_pb2_grpc.add_v1Servicer_to_server(AdapterServicer(), server)
@@ -121,6 +141,7 @@ def _options(config: GrpcConfig) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_concurrent_streams", config.max_streams),
+        ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from s2l_jax.core.outcome import SessionStats
 from s2l_jax.orchestrator.events import DoneEvent
 from serving.http.backend import Backend
+from serving.http.door import account_of
 from serving.http.generation import Generation, Job
 from serving.http.logprobs import Scored, scored
 from serving.http.requests import SamplingRequest
@@ -69,7 +70,7 @@ class Answerer:
 
     async def respond(self, http: Request) -> Response:
         """Generates, whole or as a stream. A client that goes ends its sessions."""
-        generation = Generation(self.backend, self.request, self.jobs)
+        generation = Generation(self.backend, account_of(http), self.request, self.jobs)
         if self.request.stream:
             await generation.open()
             return EventStream(self._stream(generation), generation.close, self.backend.send_timeout_s)

@@ -1,15 +1,18 @@
 """The ASGI application: all routes, and what surrounds them."""
 
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, NotFound, S2LError
 from serving.http.backend import Backend
 from serving.http.chat import chat_routes
 from serving.http.completions import completion_routes
+from serving.http.door import PROBES, Door
 from serving.http.errors import ErrorBody, error_response, invalid_request
 from serving.http.guard import Guard
 from serving.http.metrics import metric_routes
@@ -17,10 +20,12 @@ from serving.http.probes import probe_routes
 from serving.http.sessions import session_routes
 from serving.http.stream_socket import stream_routes
 from serving.http.tokens import token_routes
+from serving.tenants.tenants import Tenants
 from serving.watch.observation import Observation
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request is wrong."},
+    401: {"model": ErrorBody, "description": "The server has keys, and the request has none of them."},
     404: {"model": ErrorBody, "description": "No such model or session."},
     422: {"model": ErrorBody, "description": "Not used: what is wrong with a request is status 400."},
     429: {"model": ErrorBody, "description": "No room: try again after `Retry-After`."},
@@ -30,14 +35,22 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(
-    backend: Backend, *, max_body_bytes: int, receive_timeout_s: float, observation: Observation | None = None
+    backend: Backend,
+    tenants: Tenants,
+    *,
+    max_body_bytes: int,
+    receive_timeout_s: float,
+    open_paths: Collection[str],
+    observation: Observation | None = None,
 ) -> FastAPI:
     """The application.
 
     Args:
       backend: the served model.
+      tenants: who may ask.
       max_body_bytes: size of a request's body at most.
       receive_timeout_s: time for a body to come.
+      open_paths: need no key, besides the probes.
       observation: what to show of the server, if it is watched.
     """
     app = FastAPI(
@@ -55,7 +68,17 @@ def make_app(
     app.add_exception_handler(S2LError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_middleware(Door, tenants=tenants, open_paths={*PROBES, *open_paths})
     app.add_middleware(Guard, max_body_bytes=max_body_bytes, receive_timeout_s=receive_timeout_s)
+    if backend.origins:
+        # Outermost: a browser asks for permission without a key.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(backend.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After", "Retry-After-Ms"],
+        )
     return app
 
 

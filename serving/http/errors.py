@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 _TABLE: dict[str, tuple[int, str]] = {
     "INVALID_ARGUMENT": (400, "invalid_request_error"),
     "FAILED_PRECONDITION": (400, "invalid_request_error"),  # not 409, which OpenAI's clients try again
+    "UNAUTHENTICATED": (401, "authentication_error"),
     "NOT_FOUND": (404, "not_found_error"),
     "ALREADY_EXISTS": (409, "conflict_error"),
     "RESOURCE_EXHAUSTED": (429, "rate_limit_error"),
@@ -79,7 +80,9 @@ def error_body(error: S2LError) -> ErrorBody:
 
 
 def error_headers(error: S2LError) -> dict[str, str]:
-    """When to try again, if that is sensible: in whole seconds as HTTP has it, and in milliseconds."""
+    """When to try again, if that is sensible, in whole seconds as HTTP has it and in ms; or how to show a key."""
+    if error.status == "UNAUTHENTICATED":
+        return {"WWW-Authenticate": "Bearer"}
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is None:
         return {}

@@ -12,6 +12,7 @@ from s2l_jax.orchestrator.events import Content, DoneEvent, FailedEvent, TokenEv
 from serving.http.backend import Backend
 from serving.http.requests import SamplingRequest
 from serving.outbox import Outbox
+from serving.tenants.account import Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Generation:
 
     Args:
       backend: the served model.
+      account: whose request it is.
       request: says how urgent it is.
       jobs: what to generate.
 
@@ -41,11 +43,11 @@ class Generation:
       InvalidArgument: there are more jobs than one request may have.
     """
 
-    def __init__(self, backend: Backend, request: SamplingRequest, jobs: Sequence[Job]) -> None:
+    def __init__(self, backend: Backend, account: Account, request: SamplingRequest, jobs: Sequence[Job]) -> None:
         limit = min(backend.max_choices, backend.orchestrator.config.max_sessions)
         if len(jobs) > limit:
             raise InvalidArgument(f"the request asks for {len(jobs)} answers, but {limit} is the most: send several")
-        self._samples = [_Sample(backend, request, job) for job in jobs]
+        self._samples = [_Sample(backend, account, request, job) for job in jobs]
 
     async def open(self) -> None:
         """Opens all sessions.
@@ -104,8 +106,9 @@ async def _pump(
 class _Sample:
     """One answer: a session of its own."""
 
-    def __init__(self, backend: Backend, request: SamplingRequest, job: Job) -> None:
+    def __init__(self, backend: Backend, account: Account, request: SamplingRequest, job: Job) -> None:
         self._backend = backend
+        self._account = account
         self._request = request
         self._job = job
         self._outbox = Outbox()
@@ -118,7 +121,7 @@ class _Sample:
         await asyncio.wrap_future(self._in_flight)
 
     def _open(self) -> Ack:
-        ack = self._backend.orchestrator.open(
+        ack = self._account.open(
             sink=self._outbox.sink,
             params=self._job.params,
             content=self._job.content,
@@ -152,4 +155,4 @@ class _Sample:
 
     def _cancel(self) -> None:
         if self._session_id is not None and not self._outbox.is_ended:
-            self._backend.orchestrator.cancel(self._session_id)
+            self._account.cancel(self._session_id)

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
-from collections.abc import Generator
+import ssl
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import uvicorn
 
@@ -17,6 +20,9 @@ from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
 from serving.http.app import make_app
 from serving.http.backend import Backend
+from serving.http.connection import Connection
+from serving.tenants.tenants import Tenants
+from serving.tls import ServerTls
 from serving.watch.observation import Observation
 
 _STOP_GRACE_S = 2
@@ -34,6 +40,11 @@ class HttpConfig:
       tokenizer_threads: threads that tokenize.
       receive_timeout_s: time for a request's body to come.
       send_timeout_s: a client that takes nothing for this long is cut off.
+      head_timeout_s: time for the head of a request to come, and for the first message of a WebSocket.
+      max_connections: connections at once.
+      tls: the server's certificate; None is plain HTTP.
+      open_paths: need no key on a server with keys, besides `/health` and `/ready`.
+      cors_origins: sites whose pages may use the server; `*` is any.
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +54,11 @@ class HttpConfig:
     tokenizer_threads: int = 2
     receive_timeout_s: float = 60.0
     send_timeout_s: float = 60.0
+    head_timeout_s: float = 20.0
+    max_connections: int = 4096
+    tls: ServerTls | None = None
+    open_paths: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
 
 
 class HttpServer:
@@ -55,6 +71,7 @@ class HttpServer:
       chat_template: how a conversation becomes a prompt, None if the model has none.
       config: where to listen.
       observation: what to show of the server, if it is watched.
+      tenants: who may ask; None lets everybody.
     """
 
     def __init__(
@@ -65,22 +82,36 @@ class HttpServer:
         chat_template: ChatTemplate | None,
         config: HttpConfig,
         observation: Observation | None = None,
+        tenants: Tenants | None = None,
     ) -> None:
         self._config = config
         self._pool = ThreadPoolExecutor(config.tokenizer_threads, thread_name_prefix="s2l-http-tokenizer")
         self._backend = Backend(
-            orchestrator, model, tokenizer, chat_template, self._pool, config.max_choices, config.send_timeout_s
+            orchestrator=orchestrator,
+            model=model,
+            tokenizer=tokenizer,
+            chat_template=chat_template,
+            pool=self._pool,
+            max_choices=config.max_choices,
+            send_timeout_s=config.send_timeout_s,
+            origins=frozenset(config.cors_origins),
         )
         app = make_app(
             self._backend,
+            tenants or Tenants(orchestrator),
             max_body_bytes=config.max_body_bytes,
             receive_timeout_s=config.receive_timeout_s,
+            open_paths=config.open_paths,
             observation=observation,
+        )
+        connection = functools.partial(
+            Connection, max_connections=config.max_connections, head_timeout_s=config.head_timeout_s
         )
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="h11",  # bounds the size of headers, which the faster parser does not
+                # On h11, which bounds the size of headers; the faster parser does not.
+                http=cast("type[asyncio.Protocol]", connection),
                 ws="websockets-sansio",
                 ws_max_size=config.max_body_bytes,
                 lifespan="off",
@@ -88,6 +119,7 @@ class HttpServer:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=_STOP_GRACE_S,
+                ssl_context_factory=None if config.tls is None else _context_factory(config.tls),
             )
         )
         self._serving: asyncio.Task[None] | None = None
@@ -131,6 +163,10 @@ class HttpServer:
             # Inherited by connections: also one that is being closed is let go if its client takes nothing.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.send_timeout_s * 1000))
         return listener
+
+
+def _context_factory(tls: ServerTls) -> Callable[..., ssl.SSLContext]:
+    return lambda *_: tls.context()
 
 
 class _Server(uvicorn.Server):

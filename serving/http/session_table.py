@@ -12,6 +12,7 @@ from serving.http.session_requests import Open
 from serving.http.sse import EventStream, event
 from serving.outbox import Outbox
 from serving.session_responses import response_of
+from serving.tenants.account import Account
 
 KEEP_S = 60.0
 
@@ -20,13 +21,15 @@ class HttpSession:
     """One session and what of its output has not been read.
 
     Attributes:
-      id: the session.
+      id: the session, by its tenant's name for it.
+      account: whose it is.
       ended_s: when it ended, None while it runs.
       is_read: somebody reads its output.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, account: Account, clock: Callable[[], float]) -> None:
         self.id = ""
+        self.account = account
         self.ended_s: float | None = None
         self.is_read = False
         self._clock = clock
@@ -68,15 +71,15 @@ class SessionTable:
         self._backend = backend
         self._keep_s = keep_s
         self._clock = clock
-        self._sessions: dict[str, HttpSession] = {}
+        self._sessions: dict[tuple[str, str], HttpSession] = {}
 
-    async def open(self, body: Open) -> tuple[HttpSession, Ack]:
-        """Opens a session; errors are those of `Orchestrator.open`."""
-        session = HttpSession(self._clock)
+    async def open(self, account: Account, body: Open) -> tuple[HttpSession, Ack]:
+        """Opens a session; errors are those of `Account.open`."""
+        session = HttpSession(account, self._clock)
         params = body.params.params(self._backend.model.default_max_tokens)
 
         def run() -> Ack:
-            return self._backend.orchestrator.open(
+            return account.open(
                 sink=session.sink,
                 params=params,
                 content=body.content,
@@ -90,16 +93,16 @@ class SessionTable:
         ack = await self._backend.in_pool(run)
         session.id = ack.session_id
         self._sweep()
-        self._sessions[session.id] = session
+        self._sessions[_key(session)] = session
         return session, ack
 
-    def find(self, session_id: str) -> HttpSession:
-        """The session of this id.
+    def find(self, account: Account, session_id: str) -> HttpSession:
+        """The tenant's session of this id.
 
         Raises:
-          NotFound: it is not in the table.
+          NotFound: it is not in the table, or is another tenant's.
         """
-        session = self._sessions.get(session_id)
+        session = self._sessions.get((account.tenant, session_id))
         if session is None:
             raise NotFound(f"no session {session_id!r}: it was not opened here, or its output has been read")
         return session
@@ -133,18 +136,18 @@ class SessionTable:
           InvalidArgument: `seq` shows that events are missing.
         """
         if session.ended_s is None:
-            self._backend.orchestrator.cancel(session.id, seq=seq)
+            session.account.cancel(session.id, seq=seq)
         if not session.is_read:
             self._drop(session)
 
     def _leave(self, session: HttpSession) -> None:
         self._drop(session)
         if session.ended_s is None:
-            self._backend.orchestrator.cancel(session.id)
+            session.account.cancel(session.id)
 
     def _drop(self, session: HttpSession) -> None:
-        if self._sessions.get(session.id) is session:
-            del self._sessions[session.id]
+        if self._sessions.get(_key(session)) is session:
+            del self._sessions[_key(session)]
 
     def _sweep(self) -> None:
         now_s = self._clock()
@@ -158,3 +161,7 @@ class SessionTable:
         for index, (ended_s, session) in enumerate(ended):
             if index < surplus or now_s - ended_s >= self._keep_s:
                 self._drop(session)
+
+
+def _key(session: HttpSession) -> tuple[str, str]:
+    return session.account.tenant, session.id

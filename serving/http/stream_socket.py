@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from s2l_jax.core.errors import InvalidArgument, S2LError
 from serving.http.backend import Backend
+from serving.http.door import account_of
 from serving.http.errors import defect, error_body, http_status, invalid_request
 from serving.http.session_events import SessionEvent, event_of
 from serving.http.session_requests import SocketRequest
@@ -28,13 +29,13 @@ def stream_routes(backend: Backend) -> APIRouter:
     @router.websocket("/v1/stream")
     async def stream(socket: WebSocket) -> None:
         """Runs one session from `open` to `done` or `error`; a client that goes cancels it."""
-        if not _is_same_origin(socket):
+        if not _may_open(socket, backend.origins):
             await socket.close(_FORBIDDEN)
             return
         await socket.accept()
         writer = _Writer(socket, backend.send_timeout_s)
         default_max_tokens = backend.model.default_max_tokens
-        session = SessionStream(backend.orchestrator, backend.pool, default_max_tokens, writer)
+        session = SessionStream(account_of(socket), backend.pool, default_max_tokens, writer)
         try:
             try:
                 await session.run(_requests(socket, default_max_tokens))
@@ -88,7 +89,9 @@ async def _requests(socket: WebSocket, default_max_tokens: int) -> AsyncIterator
         yield request.to_wire(default_max_tokens)
 
 
-def _is_same_origin(socket: WebSocket) -> bool:
+def _may_open(socket: WebSocket, origins: frozenset[str]) -> bool:
     """False for a page of another site: browsers let it open a WebSocket without asking the server first."""
     origin = socket.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+    if origin is None or origins & {origin, "*"}:
+        return True
+    return urlsplit(origin).netloc == socket.headers.get("host")

@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from s2l_jax.core.config import SchedulerConfig
@@ -19,6 +20,8 @@ from serving.client.prompt import PromptPieces
 from serving.client.types import ModelInfo
 from serving.grpc.jetstream import JetStreamConfig
 from serving.grpc.server import GrpcConfig, GrpcServer
+from serving.tenants.tenants import Tenants
+from serving.tls import ServerTls
 from tests.fakes import FakeEngine
 
 BLOCK_SIZE = 4
@@ -38,6 +41,7 @@ class World:
     orchestrator: Orchestrator
     scheduler: Scheduler
     engine: FakeEngine
+    tenants: Tenants
 
     @property
     def target(self) -> str:
@@ -71,9 +75,12 @@ class Sizes:
     max_num_samples: int = 4
     temperature: float = 0.0
     model_len: int = MAX_MODEL_LEN
+    keys: Path | None = None
+    tls: ServerTls | None = None
+    send_timeout_s: float = 60.0
 
 
-def _build(sizes: Sizes) -> tuple[FakeEngine, Scheduler, Orchestrator, GrpcServer]:
+def _build(sizes: Sizes) -> tuple[FakeEngine, Scheduler, Orchestrator, Tenants, GrpcServer]:
     engine = FakeEngine(
         sizes.num_blocks,
         BLOCK_SIZE,
@@ -111,18 +118,21 @@ def _build(sizes: Sizes) -> tuple[FakeEngine, Scheduler, Orchestrator, GrpcServe
         port=0,
         max_message_bytes=sizes.max_message_bytes,
         jetstream=JetStreamConfig(sizes.temperature, sizes.max_num_samples),
+        tls=sizes.tls,
+        send_timeout_s=sizes.send_timeout_s,
     )
-    return engine, scheduler, orchestrator, GrpcServer(orchestrator, model, config)
+    tenants = Tenants(orchestrator, sizes.keys)
+    return engine, scheduler, orchestrator, tenants, GrpcServer(orchestrator, model, config, tenants)
 
 
 @contextlib.asynccontextmanager
 async def world(sizes: Sizes | None = None, *, drain_timeout_s: float = 0.0) -> AsyncIterator[World]:
     """A server in this event loop."""
-    engine, scheduler, orchestrator, server = _build(sizes or Sizes())
+    engine, scheduler, orchestrator, tenants, server = _build(sizes or Sizes())
     orchestrator.start()
     try:
         port = await server.start()
-        yield World(port, server, orchestrator, scheduler, engine)
+        yield World(port, server, orchestrator, scheduler, engine, tenants)
     finally:
         await server.stop(drain_timeout_s)
 

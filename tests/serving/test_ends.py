@@ -205,6 +205,9 @@ def test_no_status_is_sent_while_a_message_is_being_written() -> None:
         def done(self) -> bool:
             return False
 
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
     async def requests() -> AsyncIterator[pb.SessionRequest]:
         yield pb.SessionRequest(open=pb.Open(params=_tokens(5)))
         yield pb.SessionRequest(append=pb.Append(content=_text("x")))
@@ -214,7 +217,7 @@ def test_no_status_is_sent_while_a_message_is_being_written() -> None:
         async with world() as one:
             context = SlowContext(lambda: one.orchestrator.drain(0.0))
             with ThreadPoolExecutor(1) as pool, pytest.raises(grpc.aio.AbortError):
-                await StreamingContextServicer(one.orchestrator, pool, 8).Session(requests(), context)  # type: ignore[arg-type]
+                await StreamingContextServicer(one.tenants, pool, 8).Session(requests(), context)  # type: ignore[arg-type]
             assert context.status == grpc.StatusCode.UNAVAILABLE
             assert 2 in [response.accepted.seq for response in context.written]
 

@@ -56,7 +56,9 @@ async def http_world(
     """Both servers in this event loop, over a fake engine whose greedy output is known."""
     async with world(sizes) as one:
         model = one.server._model
-        server = HttpServer(one.orchestrator, model, ByteTokenizer(), template, config or HttpConfig(port=0))
+        server = HttpServer(
+            one.orchestrator, model, ByteTokenizer(), template, config or HttpConfig(port=0), tenants=one.tenants
+        )
         port = await server.start()
         try:
             yield HttpWorld(port, server, one.orchestrator, one)

@@ -208,25 +208,28 @@ def test_output_that_nobody_reads_is_dropped() -> None:
     async def test() -> None:
         now_s = 0.0
         async with http_world(Sizes(max_sessions=2)) as one:
-            table = SessionTable(_backend(one), keep_s=10.0, clock=lambda: now_s)
+            table, me = (
+                SessionTable(_backend(one), keep_s=10.0, clock=lambda: now_s),
+                one.behind.tenants.account_of(None),
+            )
 
             async def ended() -> str:
-                session, _ = await table.open(Open(content="a", final=True))
+                session, _ = await table.open(me, Open(content="a", final=True))
                 await eventually(lambda: session.ended_s is not None)
                 return session.id
 
             first = await ended()
             now_s = 5.0
             second, third = await ended(), await ended()
-            assert table.find(first) and table.find(second)
+            assert table.find(me, first) and table.find(me, second)
             fourth = await ended()  # one more than may be open, so the oldest goes
             with pytest.raises(NotFound):
-                table.find(first)
+                table.find(me, first)
             now_s = 15.0
             await ended()
             for name in (second, third, fourth):
                 with pytest.raises(NotFound):
-                    table.find(name)
+                    table.find(me, name)
 
     run(test)
 
@@ -234,11 +237,11 @@ def test_output_that_nobody_reads_is_dropped() -> None:
 def test_a_session_that_failed_is_kept_for_its_reader() -> None:
     async def test() -> None:
         async with http_world() as one:
-            table = SessionTable(_backend(one))
-            session, _ = await table.open(Open(content="a"))
+            table, me = SessionTable(_backend(one)), one.behind.tenants.account_of(None)
+            session, _ = await table.open(me, Open(content="a"))
             one.orchestrator.close()
             await eventually(lambda: session.ended_s is not None)
-            assert table.find(session.id) is session
+            assert table.find(me, session.id) is session
             with pytest.raises(Unavailable):
                 _ = [event async for event in session.events()]
 
