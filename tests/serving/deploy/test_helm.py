@@ -1,0 +1,110 @@
+"""The chart with helm itself, where it is: `make deploy-check` fetches it."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.serving.deploy.command_lines import DEPLOY, REPOSITORY
+from tests.serving.deploy.manifests import KUBERNETES_VERSIONS, container, pod, read, validate
+
+CHART = DEPLOY / "helm" / "s2l"
+EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
+_FETCHED = REPOSITORY / "out" / "tools" / "helm"
+HELM = shutil.which("helm") or (str(_FETCHED) if _FETCHED.exists() else None)
+
+pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: make deploy-check fetches one")
+
+
+def helm(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(HELM), *args], capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=60)
+
+
+def rendered(*args: str) -> str:
+    result = helm("template", "s2l", str(CHART), *args)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
+def test_lint_finds_nothing(values: Path) -> None:
+    result = helm("lint", "--strict", str(CHART), "--values", str(values))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "[WARNING]" not in result.stdout
+
+
+@pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
+def test_stored_manifests_are_what_helm_makes(values: Path) -> None:
+    stored = (DEPLOY / "manifests" / values.name).read_text().partition("\n")[2]
+    assert read(rendered("--values", str(values))) == read(stored)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("autoscaling.enabled=true", "cache.accessMode=ReadWriteMany", "cache.kind=create"),
+        ("disruptionBudget.enabled=false", "networkPolicy.enabled=false", "serviceAccount.create=false"),
+        ("accelerator.kind=gpu", "accelerator.count=8", "model.volume=claim", "model.claimName=models"),
+        ("image.tag=abc", "podLabels.team=a", "podAnnotations.note=b", "priorityClassName=high", "replicas=3"),
+        ("cache.kind=claim", "cache.claimName=kept", "service.type=LoadBalancer", "strategy.type=Recreate"),
+    ],
+    ids=lambda settings: ",".join(settings) or "defaults",
+)
+def test_other_values_fit_the_schemas_too(settings: tuple[str, ...]) -> None:
+    named = ("serviceAccount.name=existing",) if "serviceAccount.create=false" in settings else ()
+    manifests = read(rendered(*(word for setting in (*settings, *named) for word in ("--set", setting))))
+    for manifest in manifests:
+        for version in KUBERNETES_VERSIONS:
+            validate(manifest, version)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("accelerator.kind=tpu,accelerator.count=8,accelerator.gkeTpuTopology=4x4", "slices of one host"),
+        ("cache.kind=create,replicas=2", "ReadWriteMany"),
+        ("cache.kind=create,autoscaling.enabled=true", "ReadWriteMany"),
+        ("model.name=/models/llama", "model.volume is none"),
+        ("model.volume=emptyDir,model.fetch.image=a", "networkPolicy.egress"),
+        ("serviceAccount.create=false", "serviceAccount.name"),
+        ("autoscaling.enabled=true,autoscaling.minReplicas=5", "less than autoscaling.minReplicas"),
+        ("server.options.max-model-length=1", "max-model-length"),
+        ("accelerator.kind=npu", "accelerator"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(settings: str, message: str) -> None:
+    result = helm("template", "s2l", str(CHART), "--set", settings)
+    assert result.returncode != 0
+    assert message in result.stderr
+
+
+def test_large_numbers_and_texts_reach_the_server_as_they_are(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("server: {options: {max-model-len: 1048576, host-kv-gib: 0.5, policy: fcfs}}\n")
+    args = container(read(rendered("--values", str(values))))["args"]
+    assert {"--max-model-len=1048576", "--host-kv-gib=0.5", "--policy=fcfs"} <= set(args)
+
+
+def test_gpus_that_talk_to_each_other_have_shared_memory() -> None:
+    settings = "accelerator.kind=gpu,accelerator.count=2,model.volume=claim,model.claimName=m,model.name=/models/m"
+    manifests = read(rendered("--set", settings))
+    assert "/dev/shm" in {mount["mountPath"] for mount in container(manifests)["volumeMounts"]}
+    assert "--slices=gpu=2" in container(manifests)["args"]
+    assert "nodeSelector" not in pod(manifests)
+
+
+def test_command_lines_with_helm_are_taken() -> None:
+    texts = [(REPOSITORY / "docs" / "deploy.md").read_text(), *(path.read_text() for path in EXAMPLES)]
+    lines = [line for text in texts for line in re.findall(r"^(?:# )?helm (.*)$", text, re.MULTILINE)]
+    assert len(lines) >= 2 * len(EXAMPLES)
+    for line in lines:
+        verb, *args = shlex.split(line)
+        # What would be asked of a cluster is only rendered here.
+        result = helm(
+            "template", *(word for word in args if word != "--reuse-values" and verb in {"install", "upgrade"})
+        )
+        assert result.returncode == 0, line + "\n" + result.stderr
