@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
 from typing import Protocol
 
-from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
+from s2l_jax.core.errors import DeadlineExceeded, FailedPrecondition, InternalError, InvalidArgument, S2LError
 from s2l_jax.core.outcome import Ack
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent
 from serving.outbox import Outbox
@@ -27,13 +27,23 @@ class SessionStream:
 
     `_turn` is held from the start of a request to its acknowledgement, so an acknowledgement always comes before the
     output that its event set off. Whichever way the stream ends, its session ends.
+
+    Args:
+      account: whose session it is.
+      pool: runs what tokenizes.
+      default_max_tokens: output tokens of a session that names no limit.
+      context: takes the responses.
+      open_timeout_s: time for the first event to come; from then on, the orchestrator's limits hold.
     """
 
-    def __init__(self, account: Account, pool: Executor, default_max_tokens: int, context: Writer) -> None:
+    def __init__(
+        self, account: Account, pool: Executor, default_max_tokens: int, context: Writer, open_timeout_s: float
+    ) -> None:
         self._account = account
         self._pool = pool
         self._default_max_tokens = default_max_tokens
         self._context = context
+        self._open_timeout_s = open_timeout_s
         self._outbox = Outbox()
         self._turn = asyncio.Lock()
         self._in_flight: Future[Ack] | None = None
@@ -71,10 +81,9 @@ class SessionStream:
 
     async def _receive(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
         try:
+            await self._apply(await self._first(requests))
             async for request in requests:
                 await self._apply(request)
-            if self._open_ack is None:
-                raise InvalidArgument("the stream ended before its first event, which must be `open`")
             if not self._is_final:
                 self._cancel_session()
         except S2LError as error:
@@ -82,6 +91,15 @@ class SessionStream:
         except Exception as error:  # noqa: BLE001 - the handler raises it
             self._defect = error
             self._fail(InternalError("the stream's receiver failed"))
+
+    async def _first(self, requests: AsyncIterator[pb.SessionRequest]) -> pb.SessionRequest:
+        try:
+            async with asyncio.timeout(self._open_timeout_s):
+                return await anext(requests)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the stream's first event did not come within {self._open_timeout_s:g} s") from None
+        except StopAsyncIteration:
+            raise InvalidArgument("the stream ended before its first event, which must be `open`") from None
 
     def _fail(self, error: S2LError) -> None:
         self._outbox.fail(error)

@@ -1,5 +1,6 @@
 """What every handler has around it: errors become statuses, and nothing of a traceback leaves the server."""
 
+import asyncio
 import functools
 import logging
 import uuid
@@ -12,12 +13,20 @@ from s2l_jax.core.errors import InternalError, S2LError
 from serving.status import to_status
 
 _log = logging.getLogger(__name__)
+_STATUS_TIMEOUT_S = 1.0
 
 
 async def abort(context: grpc.aio.ServicerContext, error: S2LError) -> NoReturn:
-    """Ends the call with the error's status."""
+    """Ends the call with the error's status.
+
+    It stands behind what the client has not read yet; for a client that does not read, nobody waits here.
+    """
     code, details, metadata = to_status(error)
-    await context.abort(code, details, trailing_metadata=metadata)
+    try:
+        async with asyncio.timeout(_STATUS_TIMEOUT_S):
+            await context.abort(code, details, trailing_metadata=metadata)
+    except TimeoutError:
+        raise grpc.aio.AbortError from None
     raise AssertionError("context.abort returned")
 
 

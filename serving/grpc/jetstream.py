@@ -19,6 +19,7 @@ from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, TokenEvent
 from serving.grpc.door import account_of
 from serving.grpc.guard import guarded
+from serving.grpc.writer import Writer
 from serving.outbox import Outbox
 from serving.protos.jetstream.core.proto import (
     jetstream_pb2,
@@ -55,6 +56,7 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
       eos_token_ids: tokens that end the output.
       is_live: answers `HealthCheck`.
       config: what requests cannot say.
+      send_timeout_s: time for a client to take a message.
     """
 
     def __init__(
@@ -64,12 +66,15 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
         eos_token_ids: Sequence[int],
         is_live: Callable[[], bool],
         config: JetStreamConfig,
+        *,
+        send_timeout_s: float,
     ) -> None:
         self._tenants = tenants
         self._pool = pool
         self._eos_token_ids = frozenset(eos_token_ids)
         self._is_live = is_live
         self._config = config
+        self._send_timeout_s = send_timeout_s
 
     @guarded
     async def Decode(  # noqa: N802 - the wire's name
@@ -78,6 +83,7 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
         """Streams one message per token until all samples are complete."""
         _check(request, self._config)
         account = account_of(self._tenants, context.invocation_metadata())
+        writer = Writer(context, self._send_timeout_s)
         params = SamplingParams(max_tokens=request.max_tokens, temperature=self._config.temperature)
         with_text = request.WhichOneof("content") == "text_content"
         samples = [_Sample(self._eos_token_ids, with_text=with_text) for _ in range(request.num_samples or 1)]
@@ -86,7 +92,7 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
                 await sample.open(account, self._pool, request, params)
             while not all(sample.is_complete for sample in samples):
                 content = _StreamContent(samples=[await sample.next() for sample in samples])
-                await context.write(jetstream_pb2.DecodeResponse(stream_content=content))
+                await writer.write(jetstream_pb2.DecodeResponse(stream_content=content))
         finally:
             for sample in samples:
                 sample.close(account)

@@ -39,6 +39,7 @@ class GrpcConfig:
       max_streams: streams per connection at most; more of them wait at the client.
       tokenizer_threads: threads that tokenize.
       max_calls: calls at once, of all connections; more of them are refused.
+      open_timeout_s: time for a stream's first event to come.
       send_timeout_s: a stream whose client takes nothing for this long is ended.
       jetstream: what JetStream's requests cannot say.
       tls: the server's certificate; None is without TLS.
@@ -50,6 +51,7 @@ class GrpcConfig:
     max_streams: int = 4096
     tokenizer_threads: int = 2
     max_calls: int = 8192
+    open_timeout_s: float = 20.0
     send_timeout_s: float = 60.0
     jetstream: JetStreamConfig = field(default_factory=JetStreamConfig)
     tls: ServerTls | None = None
@@ -124,12 +126,23 @@ class GrpcServer:
         return is_drained
 
     def _register(self, server: grpc.aio.Server) -> None:
-        tenants, pool, model = self._tenants, self._pool, self._model
-        streaming = StreamingContextServicer(tenants, pool, model.default_max_tokens)
+        tenants, pool, model, config = self._tenants, self._pool, self._model, self._config
+        streaming = StreamingContextServicer(
+            tenants,
+            pool,
+            model.default_max_tokens,
+            open_timeout_s=config.open_timeout_s,
+            send_timeout_s=config.send_timeout_s,
+        )
         streaming_pb2_grpc.add_StreamingContextServicer_to_server(streaming, server)
         info_pb2_grpc.add_InfoServicer_to_server(InfoServicer(self._orchestrator, model), server)
         jetstream = OrchestratorServicer(
-            tenants, pool, model.eos_token_ids, lambda: not self._is_draining, self._config.jetstream
+            tenants,
+            pool,
+            model.eos_token_ids,
+            lambda: not self._is_draining,
+            config.jetstream,
+            send_timeout_s=config.send_timeout_s,
         )
         jetstream_pb2_grpc.add_OrchestratorServicer_to_server(jetstream, server)
         multi_lora_decoding_pb2_grpc.add_v1Servicer_to_server(AdapterServicer(), server)

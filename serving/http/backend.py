@@ -24,6 +24,7 @@ class Backend:
       pool: runs what tokenizes or renders, so that the event loop never waits for it.
       max_choices: answers that one request may ask for.
       send_timeout_s: a client that does not take what was sent to it for this long is cut off.
+      open_timeout_s: time for the first message of a WebSocket to come.
       origins: sites other than the server's own whose pages may use it; `*` is any.
     """
 
@@ -34,6 +35,7 @@ class Backend:
     pool: Executor
     max_choices: int
     send_timeout_s: float
+    open_timeout_s: float
     origins: frozenset[str]
 
     def check_model(self, name: str | None) -> None:

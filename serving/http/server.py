@@ -94,6 +94,7 @@ class HttpServer:
             pool=self._pool,
             max_choices=config.max_choices,
             send_timeout_s=config.send_timeout_s,
+            open_timeout_s=config.head_timeout_s,
             origins=frozenset(config.cors_origins),
         )
         app = make_app(

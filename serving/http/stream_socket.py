@@ -35,7 +35,8 @@ def stream_routes(backend: Backend) -> APIRouter:
         await socket.accept()
         writer = _Writer(socket, backend.send_timeout_s)
         default_max_tokens = backend.model.default_max_tokens
-        session = SessionStream(account_of(socket), backend.pool, default_max_tokens, writer)
+        account = account_of(socket)
+        session = SessionStream(account, backend.pool, default_max_tokens, writer, backend.open_timeout_s)
         try:
             try:
                 await session.run(_requests(socket, default_max_tokens))

@@ -77,6 +77,7 @@ class Sizes:
     model_len: int = MAX_MODEL_LEN
     keys: Path | None = None
     tls: ServerTls | None = None
+    open_timeout_s: float = 20.0
     send_timeout_s: float = 60.0
 
 
@@ -119,6 +120,7 @@ def _build(sizes: Sizes) -> tuple[FakeEngine, Scheduler, Orchestrator, Tenants, 
         max_message_bytes=sizes.max_message_bytes,
         jetstream=JetStreamConfig(sizes.temperature, sizes.max_num_samples),
         tls=sizes.tls,
+        open_timeout_s=sizes.open_timeout_s,
         send_timeout_s=sizes.send_timeout_s,
     )
     tenants = Tenants(orchestrator, sizes.keys)

@@ -216,8 +216,12 @@ def test_no_status_is_sent_while_a_message_is_being_written() -> None:
     async def test() -> None:
         async with world() as one:
             context = SlowContext(lambda: one.orchestrator.drain(0.0))
+
+            def servicer(pool: ThreadPoolExecutor) -> StreamingContextServicer:
+                return StreamingContextServicer(one.tenants, pool, 8, open_timeout_s=5, send_timeout_s=5)
+
             with ThreadPoolExecutor(1) as pool, pytest.raises(grpc.aio.AbortError):
-                await StreamingContextServicer(one.tenants, pool, 8).Session(requests(), context)  # type: ignore[arg-type]
+                await servicer(pool).Session(requests(), context)  # type: ignore[arg-type]
             assert context.status == grpc.StatusCode.UNAVAILABLE
             assert 2 in [response.accepted.seq for response in context.written]
 
@@ -236,6 +240,44 @@ def test_slow_reader_gets_everything() -> None:
                 responses = [response async for response in call]
             assert "".join(r.token.text for r in responses) == one.expected("go", 250)
             assert responses[-1].done.output_tokens == 250
+
+    run(test)
+
+
+def test_a_client_that_does_not_read_is_told_so_when_it_does() -> None:
+    """What waits for it is bounded, its session ends, and the status stands behind what was sent."""
+
+    async def test() -> None:
+        sizes = Sizes(model_len=8192, num_blocks=4096, send_timeout_s=0.3)
+        narrow = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
+        async with world(sizes) as one, grpc.aio.insecure_channel(f"127.0.0.1:{one.port}", options=narrow) as channel:
+            call = streaming_pb2_grpc.StreamingContextStub(channel).Session(timeout=30)
+            params = pb.SamplingParams(max_tokens=5000, logprobs=20)
+            await call.write(pb.SessionRequest(open=pb.Open(content=_text("go"), final=True, params=params)))
+            await eventually(lambda: one.orchestrator.stats().sessions_open == 1)
+            await eventually(one.is_empty, 10)
+            await asyncio.sleep(1.5)  # the handler is gone as well; the status waits in gRPC
+            received = 0
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                async for response in call:
+                    received += len(response.token.ids)
+            assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "took nothing" in str(error.value.details()) and 0 < received < 5000
+
+    run(test, 40)
+
+
+def test_a_stream_without_a_first_event_is_ended() -> None:
+    async def test() -> None:
+        async with world(Sizes(open_timeout_s=0.2)) as one:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{one.port}") as channel:
+                call = streaming_pb2_grpc.StreamingContextStub(channel).Session(timeout=10)
+                assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+                assert "first event" in await call.details()
+            async with AsyncClient(one.target) as client, client.session(GREEDY, content="abc") as session:
+                await asyncio.sleep(0.4)  # the limit is for the first event alone
+                await session.finish()
+                assert (await session.result()).text == one.expected("abc", 6)
 
     run(test)
 
