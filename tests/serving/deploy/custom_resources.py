@@ -18,10 +18,11 @@ _SELECTOR = {
     "additionalProperties": False,
     "properties": {"matchLabels": {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}},
 }
-_ENDPOINTS = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
+_TLS = {"type": "object", "additionalProperties": False, "properties": {"insecureSkipVerify": {"type": "boolean"}}}
+
+
+def _schema(api_version: str, kind: str, endpoints: str, tls: str) -> dict[str, Any]:
+    endpoint = {
         "type": "object",
         "required": ["port", "interval"],
         "additionalProperties": False,
@@ -30,12 +31,10 @@ _ENDPOINTS = {
             "port": {"type": "string"},
             "path": {"type": "string", "pattern": "^/"},
             "interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
+            "scheme": {"enum": ["http", "https"]},
+            tls: _TLS,
         },
-    },
-}
-
-
-def _schema(api_version: str, kind: str, endpoints: str) -> dict[str, Any]:
+    }
     return {
         "type": "object",
         "required": ["apiVersion", "kind", "metadata", "spec"],
@@ -48,13 +47,13 @@ def _schema(api_version: str, kind: str, endpoints: str) -> dict[str, Any]:
                 "type": "object",
                 "required": ["selector", endpoints],
                 "additionalProperties": False,
-                "properties": {"selector": _SELECTOR, endpoints: _ENDPOINTS},
+                "properties": {"selector": _SELECTOR, endpoints: {"type": "array", "minItems": 1, "items": endpoint}},
             },
         },
     }
 
 
 SCHEMAS = {
-    "PodMonitor": _schema("monitoring.coreos.com/v1", "PodMonitor", "podMetricsEndpoints"),
-    "PodMonitoring": _schema("monitoring.googleapis.com/v1", "PodMonitoring", "endpoints"),
+    "PodMonitor": _schema("monitoring.coreos.com/v1", "PodMonitor", "podMetricsEndpoints", "tlsConfig"),
+    "PodMonitoring": _schema("monitoring.googleapis.com/v1", "PodMonitoring", "endpoints", "tls"),
 }

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.deploy.command_lines import DEPLOY, REPOSITORY
-from tests.serving.deploy.manifests import KUBERNETES_VERSIONS, container, pod, read, validate
+from serving.config import ServeConfig
+from tests.serving.deploy.command_lines import DEPLOY, REPOSITORY, parse
+from tests.serving.deploy.manifests import KUBERNETES_VERSIONS, by_kind, container, pod, read, validate
 
 CHART = DEPLOY / "helm" / "s2l"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
@@ -51,6 +52,8 @@ def test_stored_manifests_are_what_helm_makes(values: Path) -> None:
         ("accelerator.kind=gpu", "accelerator.count=8", "model.volume=claim", "model.claimName=models"),
         ("image.tag=abc", "podLabels.team=a", "podAnnotations.note=b", "priorityClassName=high", "replicas=3"),
         ("cache.kind=claim", "cache.claimName=kept", "service.type=LoadBalancer", "strategy.type=Recreate"),
+        ("tls.secretName=cert", "apiKeys.secretName=keys", "monitoring.kind=PodMonitor"),
+        ("tls.secretName=cert", "monitoring.kind=PodMonitoring"),
     ],
     ids=lambda settings: ",".join(settings) or "defaults",
 )
@@ -66,6 +69,10 @@ def test_other_values_fit_the_schemas_too(settings: tuple[str, ...]) -> None:
     ("settings", "message"),
     [
         ("accelerator.kind=tpu,accelerator.count=8,accelerator.gkeTpuTopology=4x4", "slices of one host"),
+        ("engines.prefill={1}", "go together"),
+        ("engines.generate={1}", "go together"),
+        ("engines.both={1},engines.prefill={1},engines.generate={1}", "without engines.both"),
+        ("accelerator.kind=gpu,accelerator.count=4,engines.both={1,1}", "engines have 2 devices"),
         ("cache.kind=create,replicas=2", "ReadWriteMany"),
         ("cache.kind=create,autoscaling.enabled=true", "ReadWriteMany"),
         ("model.name=/models/llama", "model.volume is none"),
@@ -89,6 +96,48 @@ def test_large_numbers_and_texts_reach_the_server_as_they_are(tmp_path: Path) ->
     assert {"--max-model-len=1048576", "--host-kv-gib=0.5", "--policy=fcfs"} <= set(args)
 
 
+@pytest.mark.parametrize(
+    ("settings", "slices"),
+    [
+        ("", []),
+        ("engines.both={1,1}", ["--slices=cpu=1,cpu=1"]),
+        ("engines.prefill={1},engines.generate={1}", ["--prefill-slices=cpu=1", "--generate-slices=cpu=1"]),
+        ("accelerator.kind=tpu,accelerator.count=4", ["--slices=tpu=4"]),
+        (
+            "accelerator.kind=gpu,accelerator.count=4,engines.prefill={1,1},engines.generate={2}",
+            ["--prefill-slices=gpu=1,gpu=1", "--generate-slices=gpu=2"],
+        ),
+    ],
+)
+def test_engines_become_slices(settings: str, slices: list[str]) -> None:
+    args = container(read(rendered("--set", settings)))["args"]
+    assert [word for word in args if "slices" in word] == slices
+    ServeConfig(**{name: value for name, value in _values(args).items() if name.endswith("slices")})
+
+
+def test_options_may_be_lists_and_flags() -> None:
+    settings = "server.options.vllm-metrics=true,server.options.cors-origin={https://a.example,https://b.example}"
+    args = container(read(rendered("--set", settings)))["args"]
+    assert "--vllm-metrics" in args
+    assert [word for word in args if word.startswith("--cors-origin")] == [
+        "--cors-origin=https://a.example",
+        "--cors-origin=https://b.example",
+    ]
+    assert "--vllm-metrics" not in container(read(rendered("--set", "server.options.vllm-metrics=false")))["args"]
+    parse(args)
+
+
+def test_with_tls_all_speak_it() -> None:
+    manifests = read(rendered("--set", "tls.secretName=cert,monitoring.kind=PodMonitor"))
+    server = container(manifests)
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["httpGet"]["scheme"] == "HTTPS"
+    assert by_kind(manifests)["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["scheme"] == "https"
+    assert "/etc/s2l/tls" in {mount["mountPath"] for mount in server["volumeMounts"]}
+    assert {"--tls-cert=/etc/s2l/tls/tls.crt", "--tls-key=/etc/s2l/tls/tls.key"} <= set(server["args"])
+    parse(server["args"])
+
+
 def test_gpus_that_talk_to_each_other_have_shared_memory() -> None:
     settings = "accelerator.kind=gpu,accelerator.count=2,model.volume=claim,model.claimName=m,model.name=/models/m"
     manifests = read(rendered("--set", settings))
@@ -108,3 +157,8 @@ def test_command_lines_with_helm_are_taken() -> None:
             "template", *(word for word in args if word != "--reuse-values" and verb in {"install", "upgrade"})
         )
         assert result.returncode == 0, line + "\n" + result.stderr
+
+
+def _values(args: list[str]) -> dict[str, str]:
+    pairs = [word.removeprefix("--").split("=", 1) for word in args if "=" in word]
+    return {name.replace("-", "_"): value for name, value in pairs}

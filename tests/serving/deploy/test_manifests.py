@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,10 @@ import jsonschema
 import pytest
 
 from serving.http.backend import Backend
+from serving.http.metrics import metric_routes
 from serving.http.probes import probe_routes
+from serving.metrics.declared import METRICS
+from serving.metrics.exposition import Exposition
 from tests.serving.deploy.command_lines import DEPLOY, parse
 from tests.serving.deploy.dockerfile import read_stages
 from tests.serving.deploy.manifests import KUBERNETES_VERSIONS, by_kind, container, pod, read, validate
@@ -97,14 +101,19 @@ def test_devices_are_those_that_the_server_splits_over(name: str) -> None:
     devices = {key: value for key, value in server["resources"]["limits"].items() if "/" in key}
     assert devices == {key: value for key, value in server["resources"]["requests"].items() if "/" in key}
     platform = {"nvidia.com/gpu": "gpu", "google.com/tpu": "tpu"}
-    slices = [f"--slices={platform[resource]}={count}" for resource, count in devices.items()]
-    assert slices == [word for word in server["args"] if word.startswith("--slices")]
+    slices = [one for word in server["args"] if "slices=" in word for one in word.partition("=")[2].split(",")]
+    split: Counter[str] = Counter()
+    for one in slices:
+        kind, _, count = one.partition("=")
+        split[kind] += int(count)
+    assert split == {platform[resource]: count for resource, count in devices.items()}
     tolerated = {each["key"] for each in pod(manifests).get("tolerations", [])}
     assert set(devices) <= tolerated, "nodes with devices are tainted"
 
 
-def test_a_tpu_slice_is_one_host() -> None:
-    manifests = MANIFESTS["tpu-v5e-8"]
+@pytest.mark.parametrize("name", ["tpu-v5e-8", "tpu-v5e-8-separate"])
+def test_a_tpu_slice_is_one_host(name: str) -> None:
+    manifests = MANIFESTS[name]
     selector = pod(manifests)["nodeSelector"]
     rows, columns = map(int, selector["cloud.google.com/gke-tpu-topology"].split("x"))
     assert container(manifests)["resources"]["limits"]["google.com/tpu"] == rows * columns
@@ -120,14 +129,30 @@ def test_pods_have_no_more_rights_than_they_need(name: str) -> None:
     assert rights["capabilities"]["drop"] == ["ALL"]
     assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod(manifests)["automountServiceAccountToken"] is False
-    if name == "tpu-v5e-8":
+    is_root = name.startswith("tpu-")
+    if is_root:
         assert rights["capabilities"]["add"] == ["SYS_RESOURCE"], "to raise the limit of locked memory"
     else:
         assert "add" not in rights["capabilities"]
         assert of_pod["runAsNonRoot"] is True
     user = read_stages(DEPLOY / "docker" / "Dockerfile")["cpu"].all("USER")[0].split(":")
-    assert str(of_pod["runAsUser"]) == ("0" if name == "tpu-v5e-8" else user[0])
+    assert str(of_pod["runAsUser"]) == ("0" if is_root else user[0])
     assert str(of_pod["fsGroup"]) == user[1]
+
+
+@EVERY
+def test_keys_are_where_the_server_reads_them(name: str) -> None:
+    manifests = MANIFESTS[name]
+    args = container(manifests)["args"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(manifests)["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod(manifests)["volumes"]}
+    keys = [word.removeprefix("--api-keys=") for word in args if word.startswith("--api-keys=")]
+    assert bool(keys) == (name == "gpu-h100")
+    for path in keys:
+        secret = volumes[mounts[str(Path(path).parent)]]["secret"]
+        assert secret["secretName"] == "s2l-api-keys"
+        assert secret["defaultMode"] == 0o440, "for the pod's group, which is the server's"
+        assert "--open-path=/metrics" in args, "Prometheus has no key"
 
 
 @EVERY
@@ -162,6 +187,26 @@ def test_everything_selects_the_same_pods(name: str) -> None:
         target = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
         assert (target["kind"], target["name"]) == ("Deployment", found["Deployment"]["metadata"]["name"])
         assert "replicas" not in found["Deployment"]["spec"], "or each upgrade would undo the autoscaler's work"
+
+
+def test_the_autoscaler_goes_by_a_metric_of_the_server() -> None:
+    names = {name for metric in METRICS for name in (metric.name, *metric.also)}
+    found = [by_kind(manifests).get("HorizontalPodAutoscaler") for manifests in MANIFESTS.values()]
+    metrics = [metric["pods"]["metric"]["name"] for scaler in found if scaler for metric in scaler["spec"]["metrics"]]
+    assert len(metrics) == 2
+    for metric in metrics:
+        # Google's adapter puts where it is from before a name and its type behind it.
+        assert metric.removeprefix("prometheus.googleapis.com|").removesuffix("|gauge") in names
+
+
+def test_monitors_ask_where_the_metrics_are() -> None:
+    routes = {route.path for route in metric_routes(cast(Exposition, None)).routes}
+    for manifests in MANIFESTS.values():
+        for kind, endpoints in (("PodMonitor", "podMetricsEndpoints"), ("PodMonitoring", "endpoints")):
+            if kind in by_kind(manifests):
+                (endpoint,) = by_kind(manifests)[kind]["spec"][endpoints]
+                assert endpoint["path"] in routes
+                assert endpoint["port"] in {port["name"] for port in container(manifests)["ports"]}
 
 
 def test_all_that_the_chart_can_make_is_in_some_example() -> None:

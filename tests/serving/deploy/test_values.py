@@ -19,7 +19,10 @@ EXAMPLES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CHAR
 OPTIONS = {option.opts[0].removeprefix("--"): option for option in serve.params if isinstance(option, click.Option)}
 GIVEN_OPTIONS = SCHEMA["properties"]["server"]["properties"]["options"]["properties"]
 # The chart sets these from other values, or leaves them as they are.
-OWN_OPTIONS = {"model", "host", "port", "http-port", "slices", "cache-dir", "drain-timeout-s", "ready-file", "quiet"}
+OWN_OPTIONS = {
+    *("model", "host", "port", "http-port", "slices", "prefill-slices", "generate-slices", "drain-timeout-s", "quiet"),
+    *("api-keys", "open-path", "tls-cert", "tls-key", "tls-client-ca", "cache-dir", "ready-file"),
+}
 
 
 def merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +60,9 @@ def test_defaults_are_taken() -> None:
         ({"accelerator": {"kind": "gpu", "gkeTpuTopology": "2x4"}}, "2x4"),
         ({"accelerator": {"kind": "tpu", "count": 8, "gkeTpuTopology": "8"}}, "8"),
         ({"accelerator": {"count": 4}}, "4"),
+        ({"engines": {"both": [0]}}, "0"),
+        ({"apiKeys": {"secret": "keys"}}, "secret"),
+        ({"tls": {"clientCa": "ca.crt"}}, "clientCa"),
         ({"model": {"name": "meta/llama"}}, "meta/llama"),
         ({"model": {"name": "/models/llama", "volume": "claim"}}, "claimName"),
         ({"model": {"volume": "emptyDir"}}, "image"),
@@ -89,6 +95,8 @@ def test_types_of_options_are_the_servers(name: str) -> None:
         assert sorted(schema["enum"]) == sorted(option.type.choices)
     elif option.is_flag:
         assert schema == {"type": "boolean"}
+    elif option.multiple:
+        assert schema["type"] == "array"
     else:
         kinds = {
             "integer": ({"$ref": "#/definitions/count"},),

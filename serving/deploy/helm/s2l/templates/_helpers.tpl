@@ -38,6 +38,24 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ toJson . }}{{ end }}
 {{- end }}
 
+{{/* Which devices each engine has, as options. */}}
+{{- define "s2l.slices" -}}
+{{- $kind := .Values.accelerator.kind }}
+{{- $engines := .Values.engines }}
+{{- $options := list (list "prefill-slices" $engines.prefill) (list "generate-slices" $engines.generate) }}
+{{- if not $engines.prefill }}
+{{- $all := ternary (list) (list .Values.accelerator.count) (eq $kind "cpu") }}
+{{- $options = list (list "slices" ($engines.both | default $all)) }}
+{{- end }}
+{{- range $options }}
+{{- $slices := list }}
+{{- range last . }}{{ $slices = append $slices (printf "%s=%d" $kind (int .)) }}{{ end }}
+{{- if $slices }}
+- --{{ first . }}={{ join "," $slices }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What a schema cannot say: values that do not go together. */}}
 {{- define "s2l.check" -}}
 {{- $accelerator := .Values.accelerator }}
@@ -47,6 +65,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if ne (int $chips) (int $accelerator.count) }}
 {{- fail (printf "accelerator.gkeTpuTopology %s has %d chips, but accelerator.count is %d: s2l serves slices of one host, whose chips all belong to one pod" $accelerator.gkeTpuTopology (int $chips) (int $accelerator.count)) }}
 {{- end }}
+{{- end }}
+{{- $engines := .Values.engines }}
+{{- if or (and $engines.prefill (not $engines.generate)) (and $engines.generate (not $engines.prefill)) (and $engines.both $engines.prefill) }}
+{{- fail "engines.prefill and engines.generate go together, and without engines.both" }}
+{{- end }}
+{{- $devices := 0 }}
+{{- range concat .Values.engines.both .Values.engines.prefill .Values.engines.generate }}{{ $devices = add $devices . }}{{ end }}
+{{- if and $devices (ne $accelerator.kind "cpu") (ne (int $devices) (int $accelerator.count)) }}
+{{- fail (printf "engines have %d devices, but accelerator.count is %d" (int $devices) (int $accelerator.count)) }}
 {{- end }}
 {{- if and (eq .Values.cache.kind "create") (eq .Values.cache.accessMode "ReadWriteOnce") (or .Values.autoscaling.enabled (gt (int .Values.replicas) 1)) }}
 {{- fail "cache.accessMode is ReadWriteOnce, but there may be several replicas: give ReadWriteMany, or cache.kind emptyDir" }}
