@@ -187,7 +187,8 @@ class EngineLoop:
         try:
             text, reason = session.render(output)
         except Exception:  # noqa: BLE001 - a defect of one session's text is that session's end only
-            _log.exception("session %s: token %d has no text", session.id, output.token.token_id)
+            about = {"session": session.id}
+            _log.exception("session %s: token %d has no text", session.id, output.token.token_id, extra=about)
             error = InternalError("the output could not be turned into text")
             self._end(session, "failed", lambda _: FailedEvent(error))
             return

@@ -169,7 +169,8 @@ class Orchestrator:
         watched = WatchedSession(watch or Blind(), self._clock)
 
         def on_sink_error(error: Exception) -> None:
-            _log.error("the sink of session %s raised, which ends the session", name, exc_info=error)
+            about = {"session": name}
+            _log.error("the sink of session %s raised, which ends the session", name, exc_info=error, extra=about)
             watched.emitted(FailedEvent(InternalError("the session's output could not be delivered")))
             with self._registry.lock:
                 self._registry.end(session, "failed", self._clock())
@@ -335,5 +336,5 @@ def _encode(session_id: SessionId, make_edit: Callable[[], Edit]) -> Edit:
     except S2LError:
         raise
     except Exception as error:
-        _log.exception("session %s: content could not be tokenized", session_id)
+        _log.exception("session %s: content could not be tokenized", session_id, extra={"session": session_id})
         raise InternalError(f"the content could not be tokenized: {error!r:.500}") from error

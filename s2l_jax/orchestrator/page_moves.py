@@ -87,7 +87,7 @@ class PageMoves:
         """The session is computed again."""
         session = transfer.session
         _log.error("pages of session %s did not get from engine %s to %s", session.id, transfer.source, transfer.target,
-                   exc_info=error)  # fmt: skip
+                   exc_info=error, extra={"session": session.id})  # fmt: skip
         with self._registry.lock:
             failures = self._registry.lose_pages(transfer, self._clock())
         emit_failures(failures)

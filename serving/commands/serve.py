@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 import signal
 from pathlib import Path
@@ -91,16 +90,18 @@ def serve(
     from serving.grpc.jetstream import JetStreamConfig
     from serving.grpc.server import GrpcConfig
     from serving.http.server import HttpConfig
-    from serving.watch.start import Startup, start_watching
+    from serving.logs.logs import logging_to
+    from serving.watch.start import Startup, watched
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    context = click.get_current_context()
+    logs = context.with_resource(logging_to(watching.log_format, watching.log_level))
     warning = protection.warning(host)
     if warning is not None:
         click.echo(f"Warning: {warning}", err=True)
     startup = Startup()
     with progress_bars(quiet=quiet) as progress:
         assembly = assemble(config, startup.timed(progress))
-    observation = start_watching(assembly, watching, startup)
+    observation = context.with_resource(watched(assembly, watching, startup, logs))
     jetstream = JetStreamConfig(temperature=jetstream_temperature)
     grpc_config = GrpcConfig(host, port, jetstream=jetstream, tls=protection.tls)
     http_config = None

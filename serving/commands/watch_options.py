@@ -2,17 +2,34 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from serving.watch.config import WatchConfig
+from serving.watch.config import LOG_FORMATS, LOG_LEVELS, WatchConfig
 
 _OPTIONS = (
     click.option(
         "--vllm-metrics",
         is_flag=True,
         help="Export metrics under vLLM's names (vllm:...) as well, for dashboards and gateways that read them.",
+    ),
+    click.option(
+        "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="Of log lines."
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(LOG_LEVELS),
+        default="warning",
+        show_default=True,
+        help="From info on, one line for each session that ends.",
+    ),
+    click.option("--otlp-endpoint", metavar="URL", help="Send traces of sessions there, by OTLP over HTTP."),
+    click.option(
+        "--debug-profile",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Let POST /debug/profile?seconds=N write profiles of JAX into this directory.",
     ),
 )
 

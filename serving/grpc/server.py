@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -21,6 +20,7 @@ from serving.protos.jetstream.core.proto import jetstream_pb2_grpc, multi_lora_d
 from serving.protos.s2l.v1 import info_pb2_grpc, streaming_pb2_grpc
 from serving.tenants.tenants import Tenants
 from serving.tls import ServerTls
+from serving.tracing.context import ContextPool, TraceInterceptor
 
 SERVICE_NAMES = ("s2l.v1.StreamingContext", "s2l.v1.Info", "jetstream_proto.Orchestrator", "v1")
 
@@ -75,7 +75,7 @@ class GrpcServer:
         self._model = model
         self._config = config
         self._is_draining = False
-        self._pool = ThreadPoolExecutor(config.tokenizer_threads, thread_name_prefix="s2l-tokenizer")
+        self._pool = ContextPool(config.tokenizer_threads, thread_name_prefix="s2l-tokenizer")
         self._health = health.aio.HealthServicer()
 
     async def start(self) -> int:
@@ -85,7 +85,7 @@ class GrpcServer:
           InvalidArgument: the address cannot be bound.
         """
         self._server = grpc.aio.server(
-            interceptors=(Door(self._tenants),),
+            interceptors=(Door(self._tenants), TraceInterceptor()),
             options=_options(self._config),
             maximum_concurrent_rpcs=self._config.max_calls,
         )

@@ -21,6 +21,7 @@ from serving.http.sessions import session_routes
 from serving.http.stream_socket import stream_routes
 from serving.http.tokens import token_routes
 from serving.tenants.tenants import Tenants
+from serving.tracing.context import TraceContext
 from serving.watch.observation import Observation
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -68,6 +69,7 @@ def make_app(
     app.add_exception_handler(S2LError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_middleware(TraceContext)
     app.add_middleware(Door, tenants=tenants, open_paths={*PROBES, *open_paths})
     app.add_middleware(Guard, max_body_bytes=max_body_bytes, receive_timeout_s=receive_timeout_s)
     if backend.origins:

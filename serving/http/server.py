@@ -7,7 +7,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +22,7 @@ from serving.http.backend import Backend
 from serving.http.connection import Connection
 from serving.tenants.tenants import Tenants
 from serving.tls import ServerTls
+from serving.tracing.context import ContextPool
 from serving.watch.observation import Observation
 
 _STOP_GRACE_S = 2
@@ -85,7 +85,7 @@ class HttpServer:
         tenants: Tenants | None = None,
     ) -> None:
         self._config = config
-        self._pool = ThreadPoolExecutor(config.tokenizer_threads, thread_name_prefix="s2l-http-tokenizer")
+        self._pool = ContextPool(config.tokenizer_threads, thread_name_prefix="s2l-http-tokenizer")
         self._backend = Backend(
             orchestrator=orchestrator,
             model=model,

@@ -213,7 +213,7 @@ def _graph(panel: Panel, number: int, left: int, top: int, width: int) -> dict[s
         {"refId": chr(ord("A") + index), "datasource": _DATASOURCE, "expr": expression, "legendFormat": legend}
         for index, (legend, expression) in enumerate(panel.series)
     ]
-    custom = {"fillOpacity": 30 if panel.stacked else 5, "showPoints": "never"}
+    custom: dict[str, Any] = {"fillOpacity": 30 if panel.stacked else 5, "showPoints": "never"}
     if panel.stacked:
         custom["stacking"] = {"mode": "normal", "group": "A"}
     return {

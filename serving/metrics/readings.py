@@ -1,5 +1,6 @@
 """What is read off the orchestrator at the moment of a scrape, so that it can never be stale."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s2l_jax.orchestrator.counters import OrchestratorStats
@@ -118,5 +119,5 @@ def _total(value: float) -> list[Sample]:
     return [("_total", {}, value)]
 
 
-def _by_index(values: list[tuple[int, float]]) -> list[Sample]:
+def _by_index(values: Sequence[tuple[int, float]]) -> list[Sample]:
     return [("", {"idx": str(index)}, value) for index, value in values]

@@ -3,7 +3,6 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 from s2l_jax.core.errors import S2LError
@@ -12,10 +11,8 @@ from s2l_jax.core.plan import StepPlan, StepResult
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
 from s2l_jax.orchestrator.observer import Op, Opening
 from serving.metrics.meters import Meters
+from serving.tracing.context import TRACE_PARENT
 from serving.watch.record import ChunkRecord, Phase, SessionRecord
-
-TRACE_PARENT: ContextVar[tuple[str, str] | None] = ContextVar("trace_parent", default=None)
-"""`traceparent` and `tracestate` of the request that is being served, if it has them."""
 
 type OnEnd = Callable[[SessionRecord], None]
 
@@ -91,6 +88,7 @@ class Book:
                 if record is None:
                     continue
                 record.in_flight += 1
+                record.note_engine(engine, now_s)
                 again = record.note_computed(chunk.start, chunk.start + len(chunk.tokens))
                 if record.first_token_s is None:
                     step.prefills.append((record, len(chunk.tokens)))
@@ -109,6 +107,7 @@ class Book:
                 record = self.open.get(sample.session_id)
                 if record is not None and sample.session_id not in chunked:
                     record.in_flight += 1
+                    record.note_engine(engine, now_s)
                     step.others.append(record)
                     self._serve(record, now_s)
         self._steps.setdefault(engine, deque()).append(step)

@@ -8,6 +8,7 @@ from s2l_jax.orchestrator.observer import Op, Opening
 
 MOST_CHUNKS = 128
 MOST_PHASES = 96
+MOST_ENGINES = 16
 
 
 class Phase(StrEnum):
@@ -49,6 +50,7 @@ class SessionRecord:
       parent: `traceparent` and `tracestate` of the request that opened it, if it had any.
       phases: phase and begin of each, the first `MOST_PHASES` of them; later ones are left out but for the last kinds.
       chunks: the first `MOST_CHUNKS` events of the client.
+      engines: index of the engine that served it, and from when; the first `MOST_ENGINES` changes.
       chunk_count: events of the client.
       context_tokens: length of the context.
       kept_tokens: sum over updates of what they left.
@@ -76,6 +78,7 @@ class SessionRecord:
     parent: tuple[str, str] | None = None
     phases: list[tuple[Phase, float]] = field(default_factory=list)
     chunks: list[ChunkRecord] = field(default_factory=list)
+    engines: list[tuple[int, float]] = field(default_factory=list)
     chunk_count: int = 0
     context_tokens: int = 0
     kept_tokens: int = 0
@@ -130,6 +133,12 @@ class SessionRecord:
             self.reach = min(self.reach, chunk.kept_tokens)
         if len(self.chunks) < MOST_CHUNKS:
             self.chunks.append(chunk)
+
+    def note_engine(self, engine: int, now_s: float) -> None:
+        """A step of this engine serves it."""
+        engines = self.engines
+        if (not engines or engines[-1][0] != engine) and len(engines) < MOST_ENGINES:
+            engines.append((engine, now_s))
 
     def note_computed(self, start: int, end: int) -> int:
         """A step computes positions `start .. end`; returns how many of them had been computed before."""

@@ -1,10 +1,14 @@
 """Watches a server that has just been assembled."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from serving.assembly import Assembly, Progress
+from serving.logs.logs import Logs
+from serving.logs.sessions import log_end
 from serving.metrics.readings import ServerFacts
+from serving.watch.book import OnEnd
 from serving.watch.config import WatchConfig
 from serving.watch.observation import Observation, observe
 
@@ -38,13 +42,15 @@ class Startup:
         return watched
 
 
-def start_watching(assembly: Assembly, config: WatchConfig, startup: Startup) -> Observation:
-    """Begins to watch.
+@contextlib.contextmanager
+def watched(assembly: Assembly, config: WatchConfig, startup: Startup, logs: Logs) -> Iterator[Observation]:
+    """Watches a server while the block runs.
 
     Args:
       assembly: what has been started.
       config: how to watch.
       startup: has timed it.
+      logs: are told whose sessions are.
     """
     sizes, model = assembly.engine, assembly.model
     facts = ServerFacts(
@@ -58,4 +64,14 @@ def start_watching(assembly: Assembly, config: WatchConfig, startup: Startup) ->
         load_s=startup.load_s,
         startup_s=startup.passed_s,
     )
-    return observe(assembly.orchestrator, facts, vllm_metrics=config.vllm_metrics)
+    on_end: list[OnEnd] = [log_end]
+    with contextlib.ExitStack() as stack:
+        if config.otlp_endpoint is not None:
+            from serving.tracing.tracing import Tracing, otlp_processor
+
+            tracing = Tracing(otlp_processor(config.otlp_endpoint), model.name, model.server_version)
+            stack.callback(tracing.close)
+            on_end.append(tracing.end)
+        observation = observe(assembly.orchestrator, facts, on_end=on_end, vllm_metrics=config.vllm_metrics)
+        logs.book = observation.book
+        yield observation
