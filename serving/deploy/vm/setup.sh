@@ -57,9 +57,14 @@ install_package() {
   say "installing s2l for $accelerator"
   local versions=$repository/serving/deploy/docker/requirements-$accelerator.txt
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$versions"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$versions" "$repository"
+  # From a copy, since building leaves files in the source, which the next build would take for the source's.
+  local source
+  source=$(mktemp -d)
+  tar -C "$repository" --exclude='./.*' --exclude=./out --exclude=./build -cf - . | tar -C "$source" -xf -
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$versions" "$source"
   # Also where the version is the same and the source is not.
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$repository"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$source"
+  rm -r "$source"
 }
 
 write_settings() {

@@ -77,6 +77,7 @@ def test_other_values_fit_the_schemas_too(settings: tuple[str, ...]) -> None:
         ("cache.kind=create,autoscaling.enabled=true", "ReadWriteMany"),
         ("model.name=/models/llama", "model.volume is none"),
         ("model.volume=emptyDir,model.fetch.image=a", "networkPolicy.egress"),
+        ("server.options.otlp-endpoint=http://collector:4318", "networkPolicy.egress"),
         ("serviceAccount.create=false", "serviceAccount.name"),
         ("autoscaling.enabled=true,autoscaling.minReplicas=5", "less than autoscaling.minReplicas"),
         ("server.options.max-model-length=1", "max-model-length"),

@@ -81,8 +81,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and (eq .Values.model.volume "none") (hasPrefix "/" .Values.model.name) }}
 {{- fail (printf "model.name is the directory %s, but model.volume is none: give claim or emptyDir" .Values.model.name) }}
 {{- end }}
-{{- if and .Values.model.fetch .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) }}
-{{- fail "model.fetch has to connect to somewhere, but networkPolicy.egress lets nothing out: give rules, such as [{}]" }}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) }}
+{{- $outward := list }}
+{{- if .Values.model.fetch }}{{ $outward = append $outward "model.fetch" }}{{ end }}
+{{- if hasKey .Values.server.options "otlp-endpoint" }}{{ $outward = append $outward "server.options.otlp-endpoint" }}{{ end }}
+{{- if $outward }}
+{{- fail (printf "%s has to connect to somewhere, but networkPolicy.egress lets nothing out: give rules, such as [{}]" (join " and " $outward)) }}
+{{- end }}
 {{- end }}
 {{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) }}
 {{- fail "autoscaling.maxReplicas is less than autoscaling.minReplicas" }}
