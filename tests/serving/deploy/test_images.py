@@ -16,7 +16,7 @@ from tests.serving.deploy.command_lines import DEPLOY, REPOSITORY
 from tests.serving.deploy.dockerfile import Stage, lineage, read_stages
 
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
-TARGETS = {"cpu": (), "cuda": ("cuda",), "tpu": ("tpu",)}
+TARGETS = {"cpu": ("otel",), "cuda": ("otel", "cuda"), "tpu": ("otel", "tpu")}
 STAGES = read_stages(DOCKERFILE)
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 
