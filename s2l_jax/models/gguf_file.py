@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,24 +94,41 @@ def convert(source: Path, directory: Path) -> None:
     for name, content in files.items():
         (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
     heads = {"attn_q": field("llama.attention.head_count"), "attn_k": field("llama.attention.head_count_kv")}
-    weights = dict(_hf_weight(tensor, heads) for tensor in reader.tensors)
-    save_file(weights, directory / "model.safetensors")
+    _write_weights([(_hf_name(tensor.name), tensor) for tensor in reader.tensors], heads, directory)
     for path in directory.iterdir():  # or the rename that follows may outlive the data in a power failure
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
 
-def _hf_weight(tensor: Any, heads: dict[str, int]) -> tuple[str, np.ndarray]:
-    """Name and values as Hugging Face has them, float32."""
-    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
-    if tensor.name in _TENSORS:
-        return _TENSORS[tensor.name], np.ascontiguousarray(values)
-    _, layer, kind, leaf = tensor.name.split(".")
+def _write_weights(tensors: Sequence[tuple[str, Any]], heads: Mapping[str, int], directory: Path) -> None:
+    """Writes weights in shards, one for each layer, so that no more than one is held."""
+    shards: dict[str, list[tuple[str, Any]]] = {}
+    for name, tensor in tensors:
+        shards.setdefault(name.split(".")[2] if name.startswith("model.layers.") else "ends", []).append((name, tensor))
+    weight_map: dict[str, str] = {}
+    for index, members in enumerate(shards.values(), 1):
+        file = f"model-{index:05}-of-{len(shards):05}.safetensors"
+        save_file({name: _values(tensor, heads) for name, tensor in members}, directory / file)
+        weight_map |= {name: file for name, _ in members}
+    index_text = json.dumps({"metadata": {}, "weight_map": weight_map}, indent=1)
+    (directory / "model.safetensors.index.json").write_text(index_text, encoding="utf-8")
+
+
+def _hf_name(name: str) -> str:
+    """The name that Hugging Face has for a tensor."""
+    if name in _TENSORS:
+        return _TENSORS[name]
+    _, layer, kind, leaf = name.split(".") if name.count(".") == 3 else ("", "", "", "")
     if kind not in _LAYER_TENSORS:
-        raise InvalidArgument(f"tensor {tensor.name!r} is not one of a plain Llama model")
-    if kind in heads:
-        values = unpermute(values, heads[kind])
-    return f"model.layers.{layer}.{_LAYER_TENSORS[kind]}.{leaf}", np.ascontiguousarray(values)
+        raise InvalidArgument(f"tensor {name!r} is not one of a plain Llama model")
+    return f"model.layers.{layer}.{_LAYER_TENSORS[kind]}.{leaf}"
+
+
+def _values(tensor: Any, heads: Mapping[str, int]) -> np.ndarray:
+    """Values as Hugging Face has them, float32."""
+    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    kind = tensor.name.split(".")[-2]
+    return np.ascontiguousarray(unpermute(values, heads[kind]) if kind in heads else values)
 
 
 def unpermute(weight: np.ndarray, heads: int) -> np.ndarray:

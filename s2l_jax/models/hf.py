@@ -26,13 +26,16 @@ class HFModel:
     chat_template: ChatTemplate | None
 
 
-def load_directory(directory: Path, name: str | None = None) -> HFModel:
+def load_directory(
+    directory: Path, name: str | None = None, weights: Mapping[str, np.ndarray] | None = None
+) -> HFModel:
     """Reads `config.json`, `generation_config.json`, `tokenizer.json`, `tokenizer_config.json`, the chat template and
     the headers of `*.safetensors`.
 
     Args:
       directory: as a model is published.
       name: what users call the model; the directory's name if None.
+      weights: that belong to it; those in its `*.safetensors` if None.
 
     Raises:
       InvalidArgument: a file is missing or malformed, or the model is of a kind that is not supported.
@@ -45,7 +48,7 @@ def load_directory(directory: Path, name: str | None = None) -> HFModel:
     if not spec:
         raise InvalidArgument(f"{directory} has no tokenizer.json")
     eos_token_ids = token_ids(generation.get("eos_token_id")) | _added_token(spec, _spelling(settings, "eos_token"))
-    config = config_from_hf(_read_json(directory / "config.json"), name or directory.resolve().name, eos_token_ids)
+    config = load_config(directory, name, eos_token_ids)
     if settings.get("bos_token", "") is None:  # the tokenizer knows better than the model's configuration
         config = replace(config, bos_token_id=None)
     try:
@@ -57,7 +60,13 @@ def load_directory(directory: Path, name: str | None = None) -> HFModel:
         )
     except InvalidArgument as error:
         raise InvalidArgument(f"{directory}: {error}") from error
-    return HFModel(config, open_weights(directory), tokenizer, _chat_template(directory, settings))
+    found = open_weights(directory) if weights is None else weights
+    return HFModel(config, found, tokenizer, _chat_template(directory, settings))
+
+
+def load_config(directory: Path, name: str | None = None, eos_token_ids: frozenset[int] = frozenset()) -> ModelConfig:
+    """Reads `config.json` alone; arguments and errors are those of `load_directory` and `config_from_hf`."""
+    return config_from_hf(_read_json(directory / "config.json"), name or directory.resolve().name, eos_token_ids)
 
 
 def _chat_template(directory: Path, settings: Mapping[str, Any]) -> ChatTemplate | None:

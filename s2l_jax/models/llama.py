@@ -4,10 +4,9 @@ Layers are unrolled and each has its own weights and its own KV array: a scan ov
 slices on CPU and GPU, and a donated array per layer is updated in place.
 """
 
-import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +19,9 @@ from kernels_pallas.attention import kv_pages_shape, paged_attention, write_kv
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models.batch import RaggedBatch
 from s2l_jax.models.config import ModelConfig
+from s2l_jax.models.linear import Linear, matmul
+from s2l_jax.models.placing import SCALE, join
 from s2l_jax.models.rope import apply_rope, rope_tables
-
-ONE_ROW_PIECES = 8
 
 type KVPages = tuple[Array, ...]
 type RopeTables = tuple[Float[Array, "tokens half"], Float[Array, "tokens half"]]
@@ -65,26 +64,6 @@ def init_kv_pages(config: ModelConfig, num_blocks: int, block_size: int, dtype: 
     """Zeroed KV pages, one array a layer."""
     shape = kv_pages_shape(num_blocks, block_size, config.num_kv_heads, config.head_dim)
     return tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers))
-
-
-class Linear(nnx.Module):
-    """`x @ weight.T + bias` with the weight kept as `[out, in]`.
-
-    With `sum_over`, the name of a mesh axis, each device of that axis holds some columns of the weight and the same
-    columns of `x`, and the products are summed over the devices.
-    """
-
-    def __init__(self, weight: Array, bias: Array | None = None, sum_over: str | None = None) -> None:
-        self.weight = nnx.Param(weight)
-        self.bias = None if bias is None else nnx.Param(bias)
-        self.sum_over = sum_over
-
-    def __call__(self, x: Float[Array, "rows in_dim"]) -> Float[Array, "rows out_dim"]:
-        """Multiplies in the weight's dtype, accumulating in float32."""
-        out = matmul(x, self.weight[...]).astype(x.dtype)
-        if self.sum_over is not None:
-            out = jax.lax.psum(out, self.sum_over)
-        return out if self.bias is None else out + self.bias[...]
 
 
 class RMSNorm(nnx.Module):
@@ -177,7 +156,7 @@ class Llama(nnx.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: DTypeLike, axis: str | None = None
+        self, config: ModelConfig, weights: Mapping[str, Any], dtype: DTypeLike, axis: str | None = None
     ) -> None:
         model = _Weights(weights, "model.", config.rms_norm_eps, dtype, axis)
         self.config = config
@@ -254,56 +233,53 @@ def _run_layer(
     return nnx.merge(graph, state)(x, rope, kv_pages, batch)
 
 
-def matmul(x: Float[Array, "rows in_dim"], weight: Float[Array, "out_dim in_dim"]) -> Float[Array, "rows out_dim"]:
-    """`x @ weight.T`, accumulated and returned in float32.
-
-    One row is bound by the bandwidth at which the weight is read, and XLA on CPU reads fastest when the weight is a
-    batch of matrices, each of them one thread's work (docs/cpu.md). The reshape moves no data.
-    """
-    if x.shape[0] == 1:
-        pieces = weight.reshape(math.gcd(weight.shape[0], ONE_ROW_PIECES), -1, weight.shape[1])
-        rows = jnp.broadcast_to(x, (len(pieces), *x.shape))
-        batched = (((2,), (2,)), ((0,), (0,)))
-        return jax.lax.dot_general(rows, pieces, batched, preferred_element_type=jnp.float32).reshape(1, -1)
-    return jax.lax.dot_general(x, weight, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-
-
 class _Weights:
     """Named weights under a prefix, moved to the device as the modules ask for them."""
 
-    def __init__(
-        self, weights: Mapping[str, np.ndarray], prefix: str, eps: float, dtype: DTypeLike, axis: str | None
-    ) -> None:
+    def __init__(self, weights: Mapping[str, Any], prefix: str, eps: float, dtype: DTypeLike, axis: str | None) -> None:
         self._weights, self._prefix, self._eps, self._dtype, self._axis = weights, prefix, eps, dtype, axis
 
     def under(self, prefix: str) -> "_Weights":
         return _Weights(self._weights, self._prefix + prefix, self._eps, self._dtype, self._axis)
 
-    def array(self, *names: str) -> Array:
-        """Named arrays joined along their first axis."""
-        parts = [np.asarray(self._weights[self._prefix + name]) for name in names]
-        return jnp.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts), self._dtype)
+    def array(self, *names: str, dtype: DTypeLike | None = None) -> Array:
+        """Named arrays joined along their first axis; `dtype` is the model's if None."""
+        return join([jnp.asarray(self._weights[self._prefix + name], dtype or self._dtype) for name in names])
 
     def linear(self, *names: str, is_split: bool = False) -> Linear:
         """One projection made of those named, their outputs side by side.
 
         `is_split`: its inputs are what the devices of a tensor-parallel decoder share among them.
         """
+        is_int8 = f"{self._prefix}{names[0]}.{SCALE}" in self._weights
+        weight = self.array(*(f"{name}.weight" for name in names), dtype=jnp.int8 if is_int8 else None)
+        scale = self.array(*(f"{name}.{SCALE}" for name in names), dtype=jnp.float32) if is_int8 else None
         has_bias = f"{self._prefix}{names[0]}.bias" in self._weights
         bias = self.array(*(f"{name}.bias" for name in names)) if has_bias else None
-        return Linear(self.array(*(f"{name}.weight" for name in names)), bias, self._axis if is_split else None)
+        return Linear(weight, bias, scale, self._axis if is_split else None)
 
     def norm(self, name: str) -> RMSNorm:
         return RMSNorm(self.array(f"{name}.weight"), self._eps)
 
 
-def check_weights(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
-    """Raises InvalidArgument if a weight is missing or has the wrong shape; the message names it."""
+def check_weights(config: ModelConfig, weights: Mapping[str, Any]) -> None:
+    """Raises InvalidArgument if a weight is missing or has the wrong shape; the message names it.
+
+    Args:
+      config: what the weights must fit.
+      weights: arrays, or anything with `shape` and `dtype`, under their names.
+    """
     for name, shape in weight_shapes(config).items():
-        if name not in weights:
-            raise InvalidArgument(f"model {config.name!r} has no weight {name!r} (shape {shape})")
-        if tuple(weights[name].shape) != shape:
-            raise InvalidArgument(
-                f"weight {name!r} of model {config.name!r} is {tuple(weights[name].shape)}, "
-                f"but its configuration needs {shape}"
-            )
+        _check_shape(config, weights, name, shape)
+        if weights[name].dtype == np.int8:
+            _check_shape(config, weights, name.removesuffix("weight") + SCALE, shape[:1])
+
+
+def _check_shape(config: ModelConfig, weights: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> None:
+    if name not in weights:
+        raise InvalidArgument(f"model {config.name!r} has no weight {name!r} (shape {shape})")
+    if tuple(weights[name].shape) != shape:
+        raise InvalidArgument(
+            f"weight {name!r} of model {config.name!r} is {tuple(weights[name].shape)}, "
+            f"but its configuration needs {shape}"
+        )

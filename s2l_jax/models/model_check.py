@@ -13,6 +13,7 @@ import numpy as np
 from s2l_jax.core.errors import InvalidArgument, S2LError
 from s2l_jax.models.llama import Llama, weight_shapes
 from s2l_jax.models.paged_driver import PagedDriver
+from s2l_jax.models.quantization import is_quantized, scale_name
 from s2l_jax.models.registry import DTYPES, LoadedModel, load
 
 PROMPT = "The quick brown fox jumps over the lazy dog. Once upon a time"
@@ -32,7 +33,8 @@ class CheckResult:
 def describe(model: LoadedModel) -> dict[str, Any]:
     """Shape, size, tokenizer and origin of a model, as JSON has them."""
     config, tokenizer = model.config, model.tokenizer
-    parameters = sum(math.prod(shape) for shape in weight_shapes(config).values())
+    shapes = weight_shapes(config)
+    parameters = sum(map(math.prod, shapes.values()))
     item_bytes = DTYPES[model.dtype].itemsize
     kv_bytes = 2 * config.num_layers * config.num_kv_heads * config.head_dim * item_bytes
     scaling = config.rope_scaling
@@ -42,8 +44,9 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "path": None if model.provenance.path is None else str(model.provenance.path),
         "licence": model.provenance.licence,
         "dtype": model.dtype,
+        "quantization": model.quantization,
         "parameters": parameters,
-        "weights_bytes": parameters * item_bytes,
+        "weights_bytes": sum(_device_bytes(model, name, shape) for name, shape in shapes.items()),
         "kv_bytes_per_token": kv_bytes,
         "max_context_tokens": config.max_position,
         "kv_bytes_of_max_context": kv_bytes * config.max_position,
@@ -63,17 +66,32 @@ def describe(model: LoadedModel) -> dict[str, Any]:
     }
 
 
+def _device_bytes(model: LoadedModel, name: str, shape: tuple[int, ...]) -> int:
+    """What a weight takes on the device, with its scales if it has any."""
+    if model.quantization is not None and is_quantized(name):
+        return math.prod(shape) + shape[0] * np.dtype(np.float32).itemsize
+    return math.prod(shape) * DTYPES[model.dtype].itemsize
+
+
 class ModelCheck:
     """Loads a model and tries it out, from its files to a greedy text.
 
     Args:
       name_or_dir: as `registry.load` takes it, and so are the others.
       dtype: likewise.
+      quantization: likewise.
       cache_dir: likewise.
     """
 
-    def __init__(self, name_or_dir: str, *, dtype: str | None = None, cache_dir: Path | None = None) -> None:
-        self._load_model = partial(load, name_or_dir, dtype=dtype, cache_dir=cache_dir)
+    def __init__(
+        self,
+        name_or_dir: str,
+        *,
+        dtype: str | None = None,
+        quantization: str | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self._load_model = partial(load, name_or_dir, dtype=dtype, quantization=quantization, cache_dir=cache_dir)
         self._model: LoadedModel
         self._built: Llama
 
@@ -105,9 +123,11 @@ class ModelCheck:
         return f"{len(weight_shapes(self._model.config))} tensors have the shapes of the configuration"
 
     def _values(self) -> str:
+        weights = self._model.weights
         for name in weight_shapes(self._model.config):
-            if not np.isfinite(self._model.weights[name].astype(np.float32)).all():
-                raise InvalidArgument(f"weight {name!r} holds NaN or infinity")
+            for each in filter(weights.__contains__, (name, scale_name(name))):
+                if not np.isfinite(weights[each].astype(np.float32)).all():
+                    raise InvalidArgument(f"weight {each!r} holds NaN or infinity")
         return "all weights are finite"
 
     def _tokenizer(self) -> str:

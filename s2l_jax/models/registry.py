@@ -12,10 +12,12 @@ import numpy as np
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models import tiny_random
 from s2l_jax.models.chat import ChatTemplate
+from s2l_jax.models.checkpoint import CheckpointWeights, Manifest, is_checkpoint
 from s2l_jax.models.config import ModelConfig
 from s2l_jax.models.gguf_file import converted_directory
-from s2l_jax.models.hf import load_directory
+from s2l_jax.models.hf import load_config, load_directory
 from s2l_jax.models.llama import Llama
+from s2l_jax.models.quantization import check_quantization
 from s2l_jax.models.sharding import build_on
 from s2l_jax.models.tokenizer import ByteTokenizer, Tokenizer
 
@@ -61,7 +63,7 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in host memory, ready to be built on a device.
+    """A model that is ready to be built on devices.
 
     Attributes:
       config: shape and numerics.
@@ -69,9 +71,10 @@ class LoadedModel:
       tokenizer: text to tokens and back.
       chat_template: how a conversation becomes a prompt, None if the model has none.
       provenance: where it comes from.
-      dtype: of weights, activations and KV on the device: a key of `DTYPES`.
-      directory: Hugging Face directory that the weights are read from (a converted one, for a GGUF), None if there is
-        none.
+      dtype: of activations and KV on the device, and of weights that are not quantised: a key of `DTYPES`.
+      directory: that the weights are read from: Hugging Face's (a converted one, for a GGUF) or a checkpoint's; None if
+        there is none.
+      quantization: of the weights on the device; None is none.
     """
 
     config: ModelConfig
@@ -81,6 +84,7 @@ class LoadedModel:
     provenance: Provenance
     dtype: str
     directory: Path | None = None
+    quantization: str | None = None
 
     def build(self, devices: Sequence[jax.Device] = ()) -> Llama:
         """The model with its weights on one device, or split over several; without any, on the default device.
@@ -88,7 +92,8 @@ class LoadedModel:
         Raises:
           InvalidArgument: a weight is missing or has the wrong shape, or the model cannot be split so.
         """
-        return build_on(devices or jax.devices()[:1], self.config, self.weights, DTYPES[self.dtype])
+        where = devices or jax.devices()[:1]
+        return build_on(where, self.config, self.weights, DTYPES[self.dtype], self.quantization)
 
 
 def default_cache_dir() -> Path:
@@ -109,13 +114,22 @@ def list_models() -> tuple[ModelEntry, ...]:
     )
 
 
-def load(name_or_dir: str, *, dtype: str | None = None, cache_dir: Path | None = None, seed: int = 0) -> LoadedModel:
-    """Loads a model.
+def load(
+    name_or_dir: str,
+    *,
+    dtype: str | None = None,
+    quantization: str | None = None,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+) -> LoadedModel:
+    """Finds a model; its weights are read when they are wanted.
 
     Args:
-      name_or_dir: a name of `list_models`, or a Hugging Face directory.
+      name_or_dir: a name of `list_models`, a Hugging Face directory, a checkpoint (`s2l_jax.models.checkpoint`), or a
+        GGUF file.
       dtype: `float32`, `bfloat16` or `float16`; None takes float32 on CPU (which converts bfloat16 weights again at
         each call) and bfloat16 elsewhere.
+      quantization: `int8` quantises weights when the model is built; None leaves them as they are.
       cache_dir: where converted weights are kept; None is `default_cache_dir()`.
       seed: of random weights; other models ignore it.
 
@@ -125,14 +139,27 @@ def load(name_or_dir: str, *, dtype: str | None = None, cache_dir: Path | None =
     chosen = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     if chosen not in DTYPES:
         raise InvalidArgument(f"dtype is {chosen!r}, but must be one of {', '.join(DTYPES)}")
-    if name_or_dir == "tiny-random":
-        return _tiny_random(chosen, seed)
-    if name_or_dir == "smollm2-135m":
-        return _smollm2(chosen, cache_dir or default_cache_dir())
-    if Path(name_or_dir).is_dir():
-        return _from_directory(Path(name_or_dir), chosen)
+    check_quantization(quantization)
+    model = _find(name_or_dir, chosen, cache_dir or default_cache_dir(), seed)
+    return replace(model, quantization=model.quantization or quantization)
+
+
+def _find(name_or_path: str, dtype: str, cache_dir: Path, seed: int) -> LoadedModel:
+    if name_or_path == "tiny-random":
+        return _tiny_random(dtype, seed)
+    if name_or_path == "smollm2-135m":
+        return _smollm2(dtype, cache_dir)
+    path = Path(name_or_path)
+    if path.is_dir():
+        return _from_checkpoint(path, dtype) if is_checkpoint(path) else _from_directory(path, dtype)
+    if path.is_file():
+        model = _from_directory(converted_directory(path, cache_dir), dtype)
+        provenance = Provenance(f"GGUF file {path.name}", path, None)
+        return replace(model, config=replace(model.config, name=path.stem), provenance=provenance)
     names = ", ".join(entry.name for entry in list_models())
-    raise InvalidArgument(f"no model {name_or_dir!r}: give one of {names}, or a directory with a config.json")
+    raise InvalidArgument(
+        f"no model {name_or_path!r}: give one of {names}, or a directory with a config.json, or a GGUF file"
+    )
 
 
 def _tiny_random(dtype: str, seed: int) -> LoadedModel:
@@ -157,6 +184,26 @@ def _from_directory(directory: Path, dtype: str) -> LoadedModel:
     model = load_directory(directory)
     provenance = Provenance(f"Hugging Face directory {directory.name}", directory, None)
     return LoadedModel(model.config, model.weights, model.tokenizer, model.chat_template, provenance, dtype, directory)
+
+
+def _from_checkpoint(directory: Path, dtype: str) -> LoadedModel:
+    manifest = Manifest.read(directory)
+    weights = CheckpointWeights(directory, manifest)
+    provenance = Provenance(f"checkpoint {directory.name} of {manifest.source}", directory, manifest.licence)
+    if manifest.tokenizer == "bytes":
+        config, tokenizer, template = load_config(directory, manifest.name), ByteTokenizer(), None
+        return LoadedModel(config, weights, tokenizer, template, provenance, dtype, directory, manifest.quantization)
+    model = load_directory(directory, manifest.name, weights)
+    return LoadedModel(
+        model.config,
+        weights,
+        model.tokenizer,
+        model.chat_template,
+        provenance,
+        dtype,
+        directory,
+        manifest.quantization,
+    )
 
 
 def _smollm2_file() -> Path | None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,9 @@ _MAX_HEADER_BYTES = 100 << 20
 class SafetensorsFile(Mapping[str, np.ndarray]):
     """The tensors of one file; an array is a read-only view of the mapped file until somebody copies it.
 
+    Each array has a mapping of its own, so that what was read of it counts as this process's memory no longer than
+    the array lives.
+
     Raises:
       InvalidArgument: the file is missing, cut short or malformed, or a tensor asked for has an unknown dtype.
     """
@@ -37,7 +39,9 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
             known = ", ".join(_DTYPES)
             raise InvalidArgument(f"{self._path}: tensor {name!r} is {entry['dtype']}, but only {known} can be read")
         begin, end = entry["data_offsets"]
-        raw = self._bytes[self._data_start + begin : self._data_start + end]
+        if begin == end:
+            return np.zeros(entry["shape"], _DTYPES[entry["dtype"]])  # nothing cannot be mapped
+        raw = np.memmap(self._path, np.uint8, "r", self._data_start + begin, (end - begin,))
         return raw.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
     def __iter__(self) -> Iterator[str]:
@@ -45,10 +49,6 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    @cached_property
-    def _bytes(self) -> np.ndarray:
-        return np.memmap(self._path, np.uint8, "r")
 
     def _read_header(self) -> tuple[dict[str, dict[str, Any]], int]:
         try:

@@ -5,89 +5,55 @@ vocabulary, and the columns of the projections behind these, whose products are 
 2019).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array
 
 from s2l_jax.models.config import ModelConfig
 from s2l_jax.models.llama import Llama, check_weights
+from s2l_jax.models.placing import AXIS, Layout, PartOfWeights, abstract, computed_in, placed
+from s2l_jax.models.quantization import QuantizedWeights, before_quantization, check_quantization
 
-AXIS = "model"
+__all__ = ["AXIS", "CONTENTS", "PAGES", "PartOfWeights", "build_on", "weight_specs"]
 
 _BY_ROWS = ("qkv", "gate_up")
 _BY_COLUMNS = ("output", "down")
 _BY_VOCABULARY = ("embedding", "lm_head")
 
-_SUMMED = ("o_proj", "down_proj")
-_VOCABULARY = ("embed_tokens.weight", "lm_head.weight")
-
 
 def build_on(
-    devices: Sequence[jax.Device], config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: DTypeLike
+    devices: Sequence[jax.Device],
+    config: ModelConfig,
+    weights: Mapping[str, np.ndarray],
+    dtype: DTypeLike,
+    quantization: str | None = None,
 ) -> Llama:
-    """A model on one device, or split over several, one part after the other.
+    """A model on one device, or split over several, layer by layer.
 
     Args:
-      devices: in the order of their parts.
+      devices: in the order of their parts; those of other processes are theirs to fill.
       config: of the whole model.
-      weights: of the whole model; each is read once for each device.
-      dtype: of weights and activations.
+      weights: of the whole model; of each, only what a device has is read for it. They may be in int8 already.
+      dtype: of activations, and of weights that are not in int8.
+      quantization: `int8` quantises weights as they are read; None leaves them as they are.
 
     Raises:
       InvalidArgument: as `Llama.from_weights`; or heads or feed-forward network cannot be split evenly.
     """
-    if len(devices) == 1:
-        with jax.default_device(devices[0]):
-            return Llama.from_weights(config, weights, dtype)
-    part = config.part(len(devices))
-    check_weights(config, weights)
-    graph, states = None, []
-    for index, device in enumerate(devices):
-        with jax.default_device(device):
-            graph, state = nnx.split(Llama(part, PartOfWeights(weights, index, len(devices)), dtype, AXIS))
-        states.append(state)
-    mesh = Mesh(np.array(devices), (AXIS,))
-
-    def join(spec: PartitionSpec, *parts: Array) -> Array:
-        axes = [*spec, *[None] * (parts[0].ndim - len(spec))]
-        shape = [length * (len(parts) if axis else 1) for length, axis in zip(parts[0].shape, axes, strict=True)]
-        return jax.make_array_from_single_device_arrays(tuple(shape), NamedSharding(mesh, spec), list(parts))
-
-    joined = jax.tree.map(join, weight_specs(states[0]), *states)
-    return nnx.merge(graph, joined)
-
-
-class PartOfWeights(Mapping[str, np.ndarray]):
-    """One device's part of named weights, cut out as they are asked for.
-
-    The vocabulary is filled up with rows of zeros so that it divides.
-    """
-
-    def __init__(self, weights: Mapping[str, np.ndarray], index: int, parts: int) -> None:
-        self._weights, self._index, self._parts = weights, index, parts
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        value = np.asarray(self._weights[name])
-        is_summed = any(summed in name for summed in _SUMMED)
-        if "norm" in name or (is_summed and name.endswith(".bias")):
-            return value
-        axis = int(is_summed)
-        if name.endswith(_VOCABULARY):
-            value = np.pad(value, ((0, -len(value) % self._parts), (0, 0)))
-        size = value.shape[axis] // self._parts
-        return value[(slice(None),) * axis + (slice(self._index * size, (self._index + 1) * size),)]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
-
-    def __len__(self) -> int:
-        return len(self._weights)
+    check_quantization(quantization)
+    part = config.part(len(devices)) if len(devices) > 1 else config
+    kept = abstract(weights)
+    check_weights(config, kept)
+    layout, dtype_of = Layout.on(devices), computed_in(np.dtype(dtype))
+    if quantization is not None and not any(kept[name].dtype == np.int8 for name in kept):
+        on_devices: Mapping[str, jax.Array] = QuantizedWeights(placed(weights, layout, before_quantization(dtype_of)))
+    else:
+        on_devices = placed(weights, layout, dtype_of)
+    return Llama(part, on_devices, dtype, AXIS if layout.mesh is not None else None)
 
 
 def weight_specs(state: Any) -> Any:

@@ -1,6 +1,7 @@
 """A tiny model of seeded random weights: it knows nothing, and behaves like a model in every other way."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,27 @@ CONFIG = ModelConfig(
 )
 _ATTENTION_GAIN = 1.5  # scores with a deviation of about two: which positions are looked at depends on what they hold
 _LOGIT_GAIN = 4.0
+
+
+def hf_config(config: ModelConfig) -> dict[str, Any]:
+    """A config.json of a plain Llama model, which this one and others of its kind are."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_q_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_position,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.rms_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": sorted(config.eos_token_ids),
+    }
 
 
 def random_weights(config: ModelConfig, seed: int) -> Mapping[str, np.ndarray]:
