@@ -99,10 +99,14 @@ def build_all(config: ServeConfig, progress: Progress | None = None) -> list[Bui
     slices = [each for _, each in config.engine_slices if each is not None]
     all_devices = devices_of_all(slices) if slices else [devices_of(None)]
     dtype = config.dtype or ("float32" if all_devices[0][0].platform == "cpu" else "bfloat16")
-    report("load", 0, 1, config.model)
-    model = registry.load(config.model, dtype=dtype)
-    report("load", 1, 1, config.model)
-    return [_build_on(config, model, dtype, devices, len(all_devices)) for devices in all_devices]
+    count = len(all_devices)
+    report("load", 0, count, config.model)
+    model = registry.load(config.model, dtype=dtype, quantization=config.quantization)
+    built = []
+    for devices in all_devices:
+        built.append(_build_on(config, model, dtype, devices, count))
+        report("load", len(built), count, config.model)
+    return built
 
 
 def _build_on(
@@ -243,8 +247,9 @@ def _host_blocks(host_kv_gib: float | None, num_blocks: int, one_block_bytes: in
 
 def _profile_key(model: LoadedModel, sizes: EngineConfig, devices: tuple[jax.Device, ...]) -> MachineKey:
     name = device_name(devices[0].platform, devices[0].device_kind)
+    shape = f"{model.config.num_layers}x{model.config.hidden_size}"
     return MachineKey(
-        model=f"{model.config.name} {model.config.num_layers}x{model.config.hidden_size}",
+        model=" ".join(filter(None, (model.config.name, shape, model.quantization))),
         device=name if len(devices) == 1 else f"{len(devices)} x {name}",
         dtype=sizes.dtype,
         block_size=sizes.block_size,

@@ -11,6 +11,7 @@ from serving.slices import Slice
 
 DEFAULT_MODEL = "smollm2-135m"
 DTYPES = ("float32", "bfloat16")
+QUANTIZATIONS = ("int8",)
 
 
 def default_cache_dir() -> Path:
@@ -32,8 +33,9 @@ class ServeConfig:
     """A model and the limits it is served under. None leaves a choice to model or machine.
 
     Attributes:
-      model: a name that `s2l models list` shows, or a Hugging Face directory.
+      model: a name that `s2l models list` shows, a Hugging Face directory, a checkpoint, or a GGUF file.
       dtype: `float32` or `bfloat16`; None takes what the machine computes fast.
+      quantization: `int8` quantises weights as they are loaded; None takes them as they are.
       slices: devices of the engine, or with commas of several that each do all, as `serving.slices.Slice` reads them;
         None takes the default device.
       prefill_slices: likewise, of engines that only compute contexts; given together with `generate_slices`.
@@ -59,6 +61,7 @@ class ServeConfig:
 
     model: str = DEFAULT_MODEL
     dtype: str | None = None
+    quantization: str | None = None
     slices: str | None = None
     prefill_slices: str | None = None
     generate_slices: str | None = None
@@ -99,6 +102,10 @@ class ServeConfig:
         self._check_slices()
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InvalidArgument(f"--dtype is {self.dtype!r}, but must be one of {', '.join(DTYPES)}")
+        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
+            raise InvalidArgument(
+                f"--quantization is {self.quantization!r}, but must be one of {', '.join(QUANTIZATIONS)}"
+            )
 
     @property
     def engine_slices(self) -> tuple[tuple[Role, Slice | None], ...]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from serving.config import QUANTIZATIONS
+
 _cache_dir_option = click.option(
     "--cache-dir",
     type=click.Path(path_type=Path),
@@ -19,7 +21,7 @@ _dtype_option = click.option(
     help="Of weights and KV.  [default: float32 on CPU, bfloat16 elsewhere]",
 )
 _quantization_option = click.option(
-    "--quantization", type=click.Choice(["int8"]), help="Quantise weights.  [default: as they are]"
+    "--quantization", type=click.Choice(QUANTIZATIONS), help="Quantise weights.  [default: as they are]"
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

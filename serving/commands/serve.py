@@ -12,7 +12,7 @@ import click
 from s2l_jax.core.config import PREEMPTION_MODES
 from serving.commands.protection import Protection, protection_options
 from serving.commands.watch_options import take_watch_config, watch_options
-from serving.config import DEFAULT_MODEL, DTYPES, ServeConfig, default_cache_dir
+from serving.config import DEFAULT_MODEL, DTYPES, QUANTIZATIONS, ServeConfig, default_cache_dir
 
 if TYPE_CHECKING:
     from serving.assembly import Assembly
@@ -25,7 +25,7 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 
 
 @click.command(epilog="Example: s2l serve --model smollm2-135m --port 9000 --max-model-len 4096")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name (see s2l models list) or directory.")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="Name (see s2l models list) or path.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=9000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--http-port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 is without HTTP.")
@@ -48,6 +48,7 @@ _DEFAULTS = ServeConfig(cache_dir=None)
     help="What becomes of KV that a session loses: thrown away, copied to the host, or what costs less.",
 )
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of weights and KV.  [default: what this machine is fast at]")
+@click.option("--quantization", type=click.Choice(QUANTIZATIONS), help="Quantise weights.  [default: as they are]")
 @click.option("--default-max-tokens", default=_DEFAULTS.default_max_tokens, show_default=True, help="Output limit.")
 @click.option("--idle-timeout-s", default=_DEFAULTS.idle_timeout_s, show_default=True, help="Ends silent sessions.")
 @click.option(

@@ -1,6 +1,5 @@
 """int8 weights: how near they are, and that no copy of them in floating point is made."""
 
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,6 @@ from s2l_jax.models import registry, tiny_random
 from s2l_jax.models.linear import Linear, int8_matmul
 from s2l_jax.models.llama import Llama
 from s2l_jax.models.model_check import ModelCheck, describe
-from s2l_jax.models.paged_driver import PagedDriver
 from s2l_jax.models.quantization import quantize
 from s2l_jax.models.sharding import build_on
 from tests.models.test_llama import FAMILY, TOKENS, dense_logits, random_weights, run_in_chunks

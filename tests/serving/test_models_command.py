@@ -1,6 +1,8 @@
 """`s2l models` as a user and as a program see it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -41,6 +43,27 @@ def test_a_failed_check_is_shown_and_ends_with_1():
     assert result.exit_code == 1
     assert "FAILED" in result.output
     assert "no model 'nowhere'" in " ".join(result.output.split())
+
+
+def test_convert_writes_a_checkpoint_once(tmp_path):
+    def convert(*options):
+        program = "from serving.cli import main; main()"  # by itself: it decides how many devices there are
+        command = [sys.executable, "-c", program, "models", "convert", "tiny-random", str(tmp_path / "out"), *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+    done = convert("--quantization", "int8", "--dtype", "bfloat16")
+    assert (done.returncode, done.stderr) == (0, "Converting ...\n")
+    assert "tiny-random, int8 and bfloat16, 0.00 GB" in done.stdout
+    facts = json.loads(run("info", str(tmp_path / "out"), "--json").output)
+    assert (facts["name"], facts["quantization"]) == ("tiny-random", "int8")
+    again = convert()
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr.endswith("out exists already: remove it, or give another name\n")
+
+
+def test_info_of_int8():
+    facts = json.loads(run("info", "tiny-random", "--quantization", "int8", "--json").output)
+    assert facts["weights_bytes"] < json.loads(run("info", "tiny-random", "--json").output)["weights_bytes"]
 
 
 @pytest.mark.parametrize("command", ["list", "info", "check"])
