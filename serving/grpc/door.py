@@ -7,6 +7,7 @@ import grpc
 import grpc.aio
 
 from s2l_jax.core.errors import S2LError
+from serving.grpc.careful import careful
 from serving.grpc.guard import abort
 from serving.tenants.account import Account
 from serving.tenants.tenants import Tenants
@@ -18,27 +19,30 @@ Metadata = Iterable[tuple[str, str | bytes]] | None
 
 
 class Door(grpc.aio.ServerInterceptor):
-    """Turns away calls without a key, and those beyond their tenant's requests per minute.
+    """Turns away calls without a key, those beyond their tenant's requests per minute, and bytes that are no request.
 
     Args:
       tenants: know the keys.
+      request_timeout_s: time for the request of a call that has one to come.
     """
 
-    def __init__(self, tenants: Tenants) -> None:
+    def __init__(self, tenants: Tenants, request_timeout_s: float) -> None:
         self._tenants = tenants
+        self._request_timeout_s = request_timeout_s
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
         details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    ) -> grpc.RpcMethodHandler | None:
         """Lets a call in, or answers it."""
         if not details.method.startswith(_OPEN):
             try:
                 account_of(self._tenants, details.invocation_metadata).admit()
             except S2LError as error:
                 return _refusal(error)
-        return await continuation(details)
+        handler = await continuation(details)
+        return handler if handler is None else careful(handler, self._request_timeout_s)
 
 
 def account_of(tenants: Tenants, metadata: Metadata) -> Account:

@@ -39,7 +39,7 @@ class GrpcConfig:
       max_streams: streams per connection at most; more of them wait at the client.
       tokenizer_threads: threads that tokenize.
       max_calls: calls at once, of all connections; more of them are refused.
-      open_timeout_s: time for a stream's first event to come.
+      open_timeout_s: time for a call's request to come, or a stream's first.
       send_timeout_s: a stream whose client takes nothing for this long is ended.
       jetstream: what JetStream's requests cannot say.
       tls: the server's certificate; None is without TLS.
@@ -85,7 +85,7 @@ class GrpcServer:
           InvalidArgument: the address cannot be bound.
         """
         self._server = grpc.aio.server(
-            interceptors=(Door(self._tenants), TraceInterceptor()),
+            interceptors=(Door(self._tenants, self._config.open_timeout_s), TraceInterceptor()),
             options=_options(self._config),
             maximum_concurrent_rpcs=self._config.max_calls,
         )

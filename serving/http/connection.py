@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from s2l_jax.core.errors import Unavailable
@@ -45,6 +46,16 @@ class Connection(H11Protocol):
         """Ends with the connection."""
         self._stop_watching()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers bytes that are not HTTP; if a request is being served, its body is where they are, and it ends."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def _watch_head(self) -> None:
         is_waiting = self.cycle is None or self.cycle.response_complete

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import logging
 
+import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -92,5 +94,24 @@ def test_one_connection_too_many_is_told_so() -> None:
             assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
             writer.close()
             held[1][1].close()
+
+    run(test)
+
+
+def test_a_body_that_stops_being_http_is_refused_and_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
+
+    async def test() -> None:
+        async with http_world() as one:
+            for pause_s in (0.0, 0.05):
+                reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+                writer.write(head + b"5\r\n{   \r")
+                await asyncio.sleep(pause_s)
+                writer.write(b"no chunk at all\r\n")
+                assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+                writer.close()
+            await eventually(lambda: not one.server._server.server_state.tasks)
+            assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
     run(test)

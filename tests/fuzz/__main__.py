@@ -1,0 +1,80 @@
+"""Fuzzes a server over HTTP and gRPC by hand: `python -m tests.fuzz --minutes 10 --seed 1`.
+
+Every few seconds it says what it has done and how much memory the server has; at the end, how fast that grew once the
+server was warm. It ends with an error as soon as an answer is a defect, the server dies, or something is left behind.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tests.fuzz.grpc_fuzz import GrpcFuzzer
+from tests.fuzz.http_fuzz import ByteFuzzer, HttpFuzzer
+from tests.fuzz.target import Target, target
+
+_WARM_SHARE = 0.3
+_REPORT_S = 10.0
+
+
+def fuzz(server: Target, seconds: float, number: int, *, examples: int = 100) -> list[tuple[float, float]]:
+    """Lets all fuzzers take turns.
+
+    Args:
+      server: what is fuzzed.
+      seconds: how long.
+      number: seed of the first turn; each turn takes the next one.
+      examples: of one fuzzer in one turn.
+
+    Returns:
+      After each turn the time since the start in seconds, and the server's memory in MiB.
+    """
+    grpc, fuzzers = GrpcFuzzer(server.grpc), [HttpFuzzer(server.url), ByteFuzzer(server.http_port)]
+    begin_s = reported_s = time.monotonic()
+    memory = []
+    while (passed_s := time.monotonic() - begin_s) < seconds or not memory:
+        for fuzzer in (grpc, *fuzzers):
+            fuzzer.run(examples, number)
+        server.check()
+        number += 1
+        memory.append((time.monotonic() - begin_s, server.rss_mib()))
+        if time.monotonic() - reported_s > _REPORT_S:
+            reported_s = time.monotonic()
+            calls = [sum(one.statuses.values()) for one in (grpc, *fuzzers)]
+            print(
+                f"{passed_s:6.0f} s  seed {number}: {calls[0]} gRPC calls, {calls[1]} HTTP requests, {calls[2]} of "
+                f"spoiled bytes, server {memory[-1][1]:.1f} MiB",
+                flush=True,
+            )
+    for fuzzer, name in zip((grpc, *fuzzers), ("gRPC", "HTTP", "spoiled HTTP"), strict=True):
+        print(f"{name}: {dict(fuzzer.statuses.most_common())}")
+    grpc.close()
+    return memory
+
+
+def slope_mib_per_min(memory: list[tuple[float, float]]) -> float:
+    """How fast memory grows once the server is warm; not a number if there are too few readings."""
+    warm = memory[int(len(memory) * _WARM_SHARE) :]
+    if len(warm) < 3:
+        return float("nan")
+    times_s, mib = np.array(warm).T
+    return float(np.polyfit(times_s / 60, mib, 1)[0])
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, target(Path(folder)) as server:
+        memory = fuzz(server, options.minutes * 60, options.seed)
+        print(f"memory grows by {slope_mib_per_min(memory):.2f} MiB a minute after the first {_WARM_SHARE:.0%}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
