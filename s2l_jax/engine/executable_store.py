@@ -109,8 +109,10 @@ class ExecutableStore:
                 return None
             os.utime(file)
             backend = self._devices[0].client if self._devices else None
-            parts = pickle.loads(content[_DIGEST_BYTES:])
-            return serialize_executable.deserialize_and_load(*parts, backend, self._devices)
+            serialized, in_tree, out_tree = pickle.loads(content[_DIGEST_BYTES:])
+            return serialize_executable.deserialize_and_load(
+                serialized, in_tree, out_tree, backend=backend, execution_devices=self._devices
+            )
         except _UNREADABLE:
             return None
 

@@ -19,6 +19,7 @@ from s2l_jax.orchestrator.observer import Blind, Observer, quiet
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.pace import Pace
 from s2l_jax.orchestrator.page_moves import PageMoves
+from s2l_jax.orchestrator.recovery import Recovery
 from s2l_jax.orchestrator.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class EngineLoop:
         self._engine = member.engine
         self._registry = registry
         self._clock = clock
+        self._recovery = Recovery(registry)
         self._moves = PageMoves(member, registry, clock)
         self._progress: Progress | None = None
         self._is_warm = threading.Event()
@@ -216,7 +218,7 @@ class EngineLoop:
         plans = list(self._outstanding)
         self._outstanding.clear()
         with self._registry.lock:
-            fail = self._registry.lose_kv if isinstance(error, KVLost) else self._registry.fail_steps
+            fail = self._recovery.lose_kv if isinstance(error, KVLost) else self._recovery.fail_steps
             failed = fail(self._member, plans, make_error, self._clock())
         ids = ", ".join(session.id for session, _ in failed)
         steps = " and ".join(str(plan.step_id) for plan in plans)
@@ -227,7 +229,7 @@ class EngineLoop:
         _log.critical("the thread of engine %s ended", self._member, exc_info=error)
         failure = f"the engine has stopped and the server must be restarted: {error!r:.500}"
         with self._registry.lock:
-            failed = self._registry.lose_member(self._member, self._outstanding, failure, self._clock())
+            failed = self._recovery.lose_member(self._member, self._outstanding, failure, self._clock())
         emit_failures(failed)
 
     def _close_engine(self) -> None:

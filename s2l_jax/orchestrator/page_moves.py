@@ -7,6 +7,7 @@ from functools import partial
 
 from s2l_jax.orchestrator.failures import emit_failures
 from s2l_jax.orchestrator.member import Member
+from s2l_jax.orchestrator.recovery import Recovery
 from s2l_jax.orchestrator.registry import Registry
 from s2l_jax.orchestrator.transfers import Run, Transfer
 from s2l_jax.transport.protocol import Pages
@@ -25,6 +26,7 @@ class PageMoves:
     def __init__(self, member: Member, registry: Registry, clock: Callable[[], float]) -> None:
         self._member = member
         self._registry = registry
+        self._recovery = Recovery(registry)
         self._transfers = registry.fleet.transfers
         self._clock = clock
 
@@ -89,7 +91,7 @@ class PageMoves:
         _log.error("pages of session %s did not get from engine %s to %s", session.id, transfer.source, transfer.target,
                    exc_info=error, extra={"session": session.id})  # fmt: skip
         with self._registry.lock:
-            failures = self._registry.lose_pages(transfer, self._clock())
+            failures = self._recovery.lose_pages(transfer, self._clock())
         emit_failures(failures)
 
     def _wake(self, target: Member, _: "Future[Pages]") -> None:

@@ -4,7 +4,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NoReturn
 
 import numpy as np
@@ -13,7 +12,6 @@ from s2l_jax.core.errors import (
     AlreadyExists,
     DeadlineExceeded,
     FailedPrecondition,
-    InternalError,
     NotFound,
     ResourceExhausted,
     S2LError,
@@ -36,9 +34,6 @@ from s2l_jax.orchestrator.rate import CompletionRate
 from s2l_jax.orchestrator.record import Record
 from s2l_jax.orchestrator.transfers import Transfer
 from s2l_jax.transport.protocol import KVTransport
-
-MOST_FAILURES = 1
-"""A session that was in more steps than this which took their engine along may be the reason: it is not tried again."""
 
 
 class Registry:
@@ -182,7 +177,7 @@ class Registry:
         """Ends a session and takes it out; None if it has ended already."""
         if not self.is_open(session):
             return None
-        return self._remove(session.id, ending, self._leave(session)[0], now_s)
+        return self._remove(session.id, ending, self.leave(session)[0], now_s)
 
     def end_expired(self, now_s: float) -> Failures:
         """Ends the sessions that have been idle or open for too long."""
@@ -263,63 +258,35 @@ class Registry:
             transfer.target.scheduler.arrive(transfer.session.id, now_s)
             transfer.target.work.notify_all()
 
-    # Failures
+    # What recovery needs
 
-    def fail_steps(self, member: Member, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
-        """Ends the sessions of all steps in flight, oldest first, since one of them failed."""
-        touched = self._in_steps(member, plans)
-        stats = {session.id: member.scheduler.session(session.id).stats() for session in touched}
-        failed = member.scheduler.fail(plans[0]) if plans else []
-        self.counters.step_failures += len(plans)
-        return [
-            (self._remove(session_id, "failed", stats[session_id], now_s)[0], make_error()) for session_id in failed
-        ]
+    def sessions_of(self, member: Member) -> list[OpenSession]:
+        """Open sessions that a member serves."""
+        return [session for session in self._sessions.values() if session.member is member]
 
-    def lose_kv(self, member: Member, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
-        """A failed step took all KV of its engine along. Whom it served is computed again elsewhere, once.
+    def leave(self, session: OpenSession) -> tuple[SessionStats, int]:
+        """Closes a session in whatever schedulers it is open; returns its counters, and how many tokens had KV."""
+        self.fleet.transfers.drop(session)
+        stats, lost = self.state_of(session)
+        if session.member.is_alive:
+            session.member.scheduler.cancel(session.id)
+        return stats, lost
 
-        Others stay, and compute theirs again.
-        """
-        if len(self.fleet.alive) == 1:
-            failures = self.fail_steps(member, plans, make_error, now_s)
-            member.scheduler.forget_kv()
-            return failures
-        touched = self._in_steps(member, plans)
-        left = [(session, *self._state_of(session)) for session in touched]
-        failed = set(member.scheduler.fail(plans[0])) if plans else set()
-        self.counters.step_failures += len(plans)
-        moving = [transfer.session for transfer in self.fleet.transfers.touching(member)]
-        failures = [failure for session in moving for failure in self._recompute(session, now_s)]
-        member.scheduler.forget_kv()
-        for session, stats, lost in left:
-            if session.id in failed:
-                failures += self._move(session, stats, lost, make_error, now_s)
-        return failures
+    def state_of(self, session: OpenSession) -> tuple[SessionStats, int]:
+        """Counters of a session, and how many of its tokens have had KV."""
+        try:
+            state = session.member.scheduler.session(session.id)
+        except NotFound:  # a scheduler that broke off in the middle of something
+            return session.record.stats(), 0
+        return state.stats(), state.lost
 
-    def lose_pages(self, transfer: Transfer, now_s: float) -> Failures:
-        """Pages of a session that moves have not arrived: it is computed again."""
-        if not self.fleet.transfers.is_moving(transfer):
-            return []
-        self.counters.handoff_failures += 1
-        return self._recompute(transfer.session, now_s)
+    def remove(self, session: OpenSession, ending: Ending, stats: SessionStats, now_s: float) -> None:
+        """Takes out a session that is open in no scheduler."""
+        self._remove(session.id, ending, stats, now_s)
 
-    def lose_member(self, member: Member, plans: Sequence[StepPlan], failure: str, now_s: float) -> Failures:
-        """An engine does nothing any more, and its scheduler is in doubt: its sessions go to others, or fail."""
-        member.failure = failure
-        if not self.fleet.alive:
-            return self.abandon_all(failure)
-        in_step = self._in_steps(member, plans)
-        moving = [transfer.session for transfer in self.fleet.transfers.touching(member)]
-        failures = [failure for session in moving for failure in self._recompute(session, now_s)]
-        for session in [session for session in self._sessions.values() if session.member is member]:
-            self.fleet.transfers.drop(session)
-            stats, lost = self._state_of(session)
-            if session in in_step:
-                failures += self._move(session, stats, lost, partial(_in_doubt, session.id), now_s)
-            else:
-                failures += self._settle(session, stats, lost, now_s)
-        self.fleet.wake()
-        return failures
+    def retry_after_s(self, now_s: float) -> float:
+        """Seconds after which trying again is sensible."""
+        return self._rate.retry_after_s(now_s)
 
     # Views
 
@@ -367,56 +334,7 @@ class Registry:
         return next(iter(self._sessions.values())).open_s + self._config.session_deadline_s
 
     def _fail(self, session_id: SessionId, now_s: float) -> OpenSession:
-        return self._remove(session_id, "failed", self._leave(self._sessions[session_id])[0], now_s)[0]
-
-    def _leave(self, session: OpenSession) -> tuple[SessionStats, int]:
-        """Closes a session in whatever schedulers it is open; returns its counters, and how many tokens had KV."""
-        self.fleet.transfers.drop(session)
-        stats, lost = self._state_of(session)
-        if session.member.is_alive:
-            session.member.scheduler.cancel(session.id)
-        return stats, lost
-
-    def _state_of(self, session: OpenSession) -> tuple[SessionStats, int]:
-        """Counters of a session, and how many of its tokens have had KV."""
-        try:
-            state = session.member.scheduler.session(session.id)
-        except NotFound:  # a scheduler that broke off in the middle of something
-            return session.record.stats(), 0
-        return state.stats(), state.lost
-
-    def _in_steps(self, member: Member, plans: Sequence[StepPlan]) -> list[OpenSession]:
-        """Open sessions of a member that are served by any of these steps."""
-        planned = {chunk.session_id for plan in plans for chunk in plan.chunks}
-        planned |= {sample.session_id for plan in plans for sample in plan.samples}
-        sessions = (self._sessions.get(session_id) for session_id in planned)
-        return [session for session in sessions if session is not None and session.member is member]
-
-    def _recompute(self, session: OpenSession, now_s: float) -> Failures:
-        """Computes a session again from its tokens."""
-        stats, lost = self._leave(session)
-        return self._settle(session, stats, lost, now_s)
-
-    def _move(
-        self, session: OpenSession, stats: SessionStats, lost: int, make_error: MakeError, now_s: float
-    ) -> Failures:
-        """Computes a session again whose step took an engine along, unless that has happened to it too often."""
-        session.record.failures += 1
-        if session.record.failures > MOST_FAILURES:
-            return [(self._remove(session.id, "failed", stats, now_s)[0], make_error())]
-        return self._settle(session, stats, lost, now_s)
-
-    def _settle(self, session: OpenSession, stats: SessionStats, lost: int, now_s: float) -> Failures:
-        """Finds an engine for a session that is open nowhere; without one it fails."""
-        if self.fleet.resume(session, stats, lost, now_s):
-            self.counters.sessions_resumed += 1
-            return []
-        retry_after_s = self._rate.retry_after_s(now_s)
-        error = Unavailable(
-            f"the session's engine has stopped and no other has room for it: open it again in {retry_after_s:.2g} s",
-            retry_after_s,
-        )
-        return [(self._remove(session.id, "failed", stats, now_s)[0], error)]
+        return self._remove(session_id, "failed", self.leave(self._sessions[session_id])[0], now_s)[0]
 
     def _remove(
         self, session_id: SessionId, ending: Ending, stats: SessionStats, now_s: float
@@ -434,13 +352,9 @@ class Registry:
 
     def _refuse(self, what: str, now_s: float) -> NoReturn:
         self.counters.sessions_refused += 1
-        retry_after_s = self._rate.retry_after_s(now_s)
+        retry_after_s = self.retry_after_s(now_s)
         raise ResourceExhausted(f"{what}: try again in {retry_after_s:.2g} s", retry_after_s)
 
 
 def _not_open(session_id: str) -> NotFound:
     return NotFound(f"session {session_id!r} is not open: it was never opened, or it has ended")
-
-
-def _in_doubt(session_id: str) -> S2LError:
-    return InternalError(f"engines that served session {session_id!r} stopped, {MOST_FAILURES + 1} of them: not again")
