@@ -12,6 +12,7 @@ from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, NotFound, S
 from serving.http.backend import Backend
 from serving.http.chat import chat_routes
 from serving.http.completions import completion_routes
+from serving.http.dashboard import PAGE_PATHS, dashboard_routes
 from serving.http.door import PROBES, Door
 from serving.http.errors import ErrorBody, error_response, invalid_request
 from serving.http.guard import Guard
@@ -66,6 +67,8 @@ def make_app(
         app.include_router(routes(backend))
     if observation is not None:
         app.include_router(metric_routes(observation.exposition))
+        app.include_router(dashboard_routes(observation))
+        open_paths = {*open_paths, *PAGE_PATHS}
     app.add_exception_handler(S2LError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)

@@ -1,9 +1,12 @@
 """Everything that watches a server, put together."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from s2l_jax.orchestrator.counters import OrchestratorStats
 from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.dashboard.history import History
 from serving.metrics.exposition import Exposition
 from serving.metrics.meters import Meters
 from serving.metrics.readings import ServerFacts
@@ -17,11 +20,15 @@ class Observation:
     Attributes:
       book: the records of sessions.
       exposition: the metrics.
+      history: samples for the live page; whoever wants some lets it sample.
+      stats: takes a snapshot of the orchestrator.
       facts: about the server.
     """
 
     book: Book
     exposition: Exposition
+    history: History
+    stats: Callable[[], OrchestratorStats]
     facts: ServerFacts
 
 
@@ -38,4 +45,11 @@ def observe(
     """
     book = Book(Meters(), on_end)
     orchestrator.observe(book)
-    return Observation(book, Exposition(book, orchestrator.stats, facts, vllm=vllm_metrics), facts)
+    stats = orchestrator.stats
+    return Observation(
+        book=book,
+        exposition=Exposition(book, stats, facts, vllm=vllm_metrics),
+        history=History(book, stats, time.monotonic),
+        stats=stats,
+        facts=facts,
+    )

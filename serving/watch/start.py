@@ -74,4 +74,5 @@ def watched(assembly: Assembly, config: WatchConfig, startup: Startup, logs: Log
             on_end.append(tracing.end)
         observation = observe(assembly.orchestrator, facts, on_end=on_end, vllm_metrics=config.vllm_metrics)
         logs.book = observation.book
+        stack.enter_context(observation.history.sampling())
         yield observation
