@@ -18,6 +18,7 @@ from serving.http.errors import ErrorBody, error_response, invalid_request
 from serving.http.guard import Guard
 from serving.http.metrics import metric_routes
 from serving.http.probes import probe_routes
+from serving.http.profile import profile_routes
 from serving.http.sessions import session_routes
 from serving.http.stream_socket import stream_routes
 from serving.http.tokens import token_routes
@@ -69,6 +70,8 @@ def make_app(
         app.include_router(metric_routes(observation.exposition))
         app.include_router(dashboard_routes(observation))
         open_paths = {*open_paths, *PAGE_PATHS}
+        if observation.profile_dir is not None:
+            app.include_router(profile_routes(observation.profile_dir))
     app.add_exception_handler(S2LError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)

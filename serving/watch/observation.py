@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from s2l_jax.orchestrator.counters import OrchestratorStats
 from s2l_jax.orchestrator.orchestrator import Orchestrator
@@ -23,6 +24,7 @@ class Observation:
       history: samples for the live page; whoever wants some lets it sample.
       stats: takes a snapshot of the orchestrator.
       facts: about the server.
+      profile_dir: where profiles go that are asked for; None takes none.
     """
 
     book: Book
@@ -30,10 +32,16 @@ class Observation:
     history: History
     stats: Callable[[], OrchestratorStats]
     facts: ServerFacts
+    profile_dir: Path | None = None
 
 
 def observe(
-    orchestrator: Orchestrator, facts: ServerFacts, *, on_end: Sequence[OnEnd] = (), vllm_metrics: bool = False
+    orchestrator: Orchestrator,
+    facts: ServerFacts,
+    *,
+    on_end: Sequence[OnEnd] = (),
+    vllm_metrics: bool = False,
+    profile_dir: Path | None = None,
 ) -> Observation:
     """Begins to watch an orchestrator.
 
@@ -42,6 +50,7 @@ def observe(
       facts: about the server.
       on_end: called with the record of each session that has ended; must be quick.
       vllm_metrics: export metrics under vLLM's names as well.
+      profile_dir: where profiles go that are asked for; None takes none.
     """
     book = Book(Meters(), on_end)
     orchestrator.observe(book)
@@ -52,4 +61,8 @@ def observe(
         history=History(book, stats, time.monotonic),
         stats=stats,
         facts=facts,
+<<<<<<< /tmp/obs/serving/watch/observation.py
+        profile_dir=profile_dir,
+=======
+>>>>>>> /tmp/obs_s2
     )

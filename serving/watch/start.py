@@ -72,7 +72,13 @@ def watched(assembly: Assembly, config: WatchConfig, startup: Startup, logs: Log
             tracing = Tracing(otlp_processor(config.otlp_endpoint), model.name, model.server_version)
             stack.callback(tracing.close)
             on_end.append(tracing.end)
-        observation = observe(assembly.orchestrator, facts, on_end=on_end, vllm_metrics=config.vllm_metrics)
+        observation = observe(
+            assembly.orchestrator,
+            facts,
+            on_end=on_end,
+            vllm_metrics=config.vllm_metrics,
+            profile_dir=config.debug_profile,
+        )
         logs.book = observation.book
         stack.enter_context(observation.history.sampling())
         yield observation
