@@ -61,8 +61,5 @@ def observe(
         history=History(book, stats, time.monotonic),
         stats=stats,
         facts=facts,
-<<<<<<< /tmp/obs/serving/watch/observation.py
         profile_dir=profile_dir,
-=======
->>>>>>> /tmp/obs_s2
     )
