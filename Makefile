@@ -40,7 +40,7 @@ deploy-check: setup  ## Check images, chart, manifests and scripts of deployment
 kernels: setup  ## Check all kernels: numerics, races, compilation for TPU and GPU without one (about 20 minutes, 2.3 GB)
 	@tools/setup_kernels.sh
 	@JAX_PLATFORMS=cpu .venv-kernels/bin/python -m kernels_pallas.gate --out out/kernels --docs docs/kernels.md \
-		--cases kernels_pallas.gate.cases --cases s2l_jax.engine.step_cases
+		--tests tests/kernels --tests tests/engine/test_kernels.py --steps s2l_jax.engine.step_cases
 
 study: setup  ## Simulate the evaluation of Stream2LLM on two H200, into docs/study (25 minutes on two cores)
 	@.venv/bin/s2l sweep docs/study/study.toml --out out/study

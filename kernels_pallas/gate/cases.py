@@ -1,7 +1,7 @@
 """What is compiled: front-door calls at the shapes of real models."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,7 @@ _KERNELS = {
 _MANY_SHAPES = ("v6e", "sm_90")
 
 LLAMA_8B = Heads(32, 8, 128)
-LLAMA_8B_TP4 = Heads(8, 2, 128)
-LLAMA_8B_TP8 = Heads(4, 1, 128)
+LLAMA_SHARDS = (Heads(4, 1, 128), Heads(16, 4, 128), Heads(8, 2, 128), Heads(8, 1, 128))  # 8B on 8, 2, 4; 70B on 8
 
 
 def attention_case(
@@ -109,7 +108,12 @@ def scatter_case(heads: Heads = LLAMA_8B, page_size: int = 64, blocks: int = 32)
     return Case(f"scatter_pages, {blocks} of page {page_size}", _scatter, shapes, donated, _bytes(pool))
 
 
-def cases_of(target: str) -> Sequence[Case]:
+def cases_of(target: str) -> Mapping[str, Callable[[], Case]]:
+    """Makers of all cases of a target, by name."""
+    return {case.name: functools.partial(lambda made: made, case) for case in all_cases(target)}
+
+
+def all_cases(target: str) -> Sequence[Case]:
     """All cases of a target, in the order of the report: many shapes for one chip of each maker, few for others."""
     copies = (write_case(64), write_case(1024), gather_case(), scatter_case())
     kernel = _KERNELS[target]
@@ -118,14 +122,14 @@ def cases_of(target: str) -> Sequence[Case]:
         return (attention_case(kernel), *copies)
     few = (
         *(attention_case(kernel, page_size=size) for size in (16, 64)),
-        attention_case(kernel, LLAMA_8B_TP8),
+        # Whole steps tell of their kernels on GPUs, not on TPUs.
+        *(attention_case(kernel, heads) for heads in (LLAMA_SHARDS if kernel == "mosaic_tpu" else LLAMA_SHARDS[:1])),
     )
     if target not in _MANY_SHAPES:
         return (*few, *copies)
     return (
         *few,
         *(attention_case(kernel, page_size=size) for size in (128, 256)),
-        attention_case(kernel, LLAMA_8B_TP4),
         attention_case(kernel, Heads(16, 8, 64)),
         *([] if kernel == "mosaic_tpu" else [attention_case(kernel, Heads(16, 8, 96))]),
         attention_case(kernel, Heads(16, 8, 256), may_spill_bytes=16 << 10),

@@ -1,4 +1,4 @@
-"""`python -m kernels_pallas.gate.compile MODULE TARGET INDEX`: compiles one case of a module, prints its rows as JSON.
+"""`python -m kernels_pallas.gate.compile MODULE TARGET NAME`: compiles one case of a module, prints its rows as JSON.
 
 A process of its own, since a kernel for the wrong architecture can abort it and a wrong barrier can hang it.
 """
@@ -14,11 +14,11 @@ from kernels_pallas.gate.row import Row
 DUMP_VARIABLE = "S2L_KERNEL_DUMP"
 
 
-def main(module: str, target: str, index: int) -> None:
+def main(module: str, target: str, name: str) -> None:
     """Compiles and prints."""
     from kernels_pallas.gate import gpu, tpu
 
-    case = importlib.import_module(module).cases_of(target)[index]
+    case = importlib.import_module(module).cases_of(target)[name]()
     compiler = tpu if target in tpu.TARGETS else gpu
     try:
         rows = compiler.compile_case(case, target, Path(os.environ[DUMP_VARIABLE]))
@@ -28,4 +28,4 @@ def main(module: str, target: str, index: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(*sys.argv[1:])

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +27,12 @@ _PTXAS_LOG = re.compile(
     r".*?Used (?P<registers>\d+) registers(?:[^\n]*?(?P<smem>\d+) bytes smem)?",
     re.DOTALL,
 )
+_ENTRY = re.compile(r"\.entry (?P<kernel>\w+)\(.*?\.(?:maxntid|reqntid) (?P<threads>\d+)", re.DOTALL)
 _PTX_TARGET = re.compile(r"\.target (\w+)")
 _OWN = "paged_"  # how names of our kernels begin; the others are XLA's
+_WARP, _WARPS, _BLOCKS, _REGISTERS = 32, 64, 32, 65536  # threads of a warp; what a multiprocessor has room for
+_REGISTER_UNIT = 256  # they are given to warps in such pieces
+_RESERVED_BYTES = 1024  # of shared memory, by the system, for each block
 _SCRATCH = re.compile(r"smem_scratch_bytes=(\d+)")
 
 
@@ -68,12 +72,23 @@ platform_name: "CUDA" device_description_str: "{self.title}"
 
 
 class Kernel(NamedTuple):
-    """What ptxas says of a kernel; `spill_bytes` counts stores and loads."""
+    """What ptxas says of a kernel; `spill_bytes` counts stores and loads, `threads` are those of a block."""
 
     name: str
     registers: int
     spill_bytes: int
     smem_bytes: int | None
+    threads: int | None
+
+    def occupancy(self, gpu: Gpu) -> float | None:
+        """Threads that a multiprocessor holds at a time, over the most that it can (CUDA C++ programming guide)."""
+        if self.threads is None:
+            return None
+        warps = -(-self.threads // _WARP)
+        warp_registers = -(-self.registers * _WARP // _REGISTER_UNIT) * _REGISTER_UNIT
+        block_bytes = (self.smem_bytes or 0) + _RESERVED_BYTES
+        blocks = min(_BLOCKS, _REGISTERS // (warp_registers * warps), gpu.shared_bytes_per_core // block_bytes)
+        return min(blocks * warps, _WARPS) / _WARPS
 
 
 TARGETS: Mapping[str, Gpu] = {
@@ -121,7 +136,13 @@ def compile_case(case: Case, target: str, dump: Path) -> list[Row]:
     kernels = list(_kernels(dump))
     own = [kernel for kernel in kernels if _OWN in kernel.name]
     others = [kernel for kernel in kernels if _OWN not in kernel.name]
-    rows = [_row(f"{case.name}: {kernel.name}", target, [kernel], compile_s, used_bytes, error) for kernel in own]
+    rows = [
+        replace(
+            _row(f"{case.name}: {kernel.name}", target, [kernel], compile_s, used_bytes, error),
+            occupancy=kernel.occupancy(TARGETS[target]),
+        )
+        for kernel in own
+    ]
     if others:
         rows.append(_row(case.name, target, others, compile_s, used_bytes, error))
     return rows
@@ -150,13 +171,18 @@ def _kernels(dump: Path) -> Iterator[Kernel]:
     """All kernels that were compiled."""
     logs = [path.read_text(encoding="utf-8") for path in sorted(dump.glob("*.ptxas"))]
     ptx = sorted(dump.glob("*.ptx"))
+    threads = {
+        match["kernel"]: int(match["threads"])
+        for path in ptx
+        for match in _ENTRY.finditer(path.read_text(encoding="utf-8"))
+    }
     logs.extend(_assemble(path) for path in ptx if not path.with_suffix(".ptxas").exists())
     for log in logs:
         for match in _PTXAS_LOG.finditer(log):
             kernel = match["kernel"]
             spill_bytes = int(match["stores"]) + int(match["loads"])
             smem_bytes = _shared_bytes(dump, kernel, match["smem"])
-            yield Kernel(kernel, int(match["registers"]), spill_bytes, smem_bytes)
+            yield Kernel(kernel, int(match["registers"]), spill_bytes, smem_bytes, threads.get(kernel))
 
 
 def _assemble(path: Path) -> str:

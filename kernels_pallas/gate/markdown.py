@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from kernels_pallas.gate.row import Row
+from kernels_pallas.gate.row import INTERPRETER, Row
 
 _BEGIN, _END = "<!-- tables: written by `make kernels` -->", "<!-- end of tables -->"
 _PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "nvidia-cuda-nvcc", "nvidia-nvvm")
@@ -26,14 +26,18 @@ def write_tables(path: Path, rows: Sequence[Row]) -> None:
 
 def tables(rows: Sequence[Row]) -> str:
     """Versions, and a table for each platform."""
-    tpu = [row for row in rows if not row.target.startswith("sm_")]
+    tests = [row for row in rows if row.target == INTERPRETER]
+    tpu = [row for row in rows if not row.target.startswith("sm_") and row.target != INTERPRETER]
     gpu = [row for row in rows if row.target.startswith("sm_")]
     parts = ["Versions: " + ", ".join(f"{name} {found}" for name, found in versions().items()) + "."]
+    if tests:
+        lines = ([*row.kernel.split(": ", 1), "yes" if row.ok else "**no**"] for row in tests)
+        parts.append(_table(["tests, in interpret mode", "", "good"], lines))
     if tpu:
         columns = ["kernel", "target", "compiles", "s", "temp MiB", "VMEM KiB", "spills", "bundles per KV token", "MXU"]
         parts.append(_table(columns, ([*_common(row), *_tpu(row)] for row in tpu)))
     if gpu:
-        columns = ["kernel", "target", "compiles", "s", "temp MiB", "registers", "spills", "shared KiB"]
+        columns = ["kernel", "target", "compiles", "s", "temp MiB", "registers", "spills", "shared KiB", "occupancy"]
         parts.append(_table(columns, ([*_common(row), *_gpu(row)] for row in gpu)))
     return "\n\n".join(parts)
 
@@ -62,7 +66,8 @@ def _tpu(row: Row) -> list[str]:
 
 def _gpu(row: Row) -> list[str]:
     shared = _scaled(row.smem_bytes, 2**10, "{:.0f}")
-    return [_number(row.registers, "{}"), _number(row.spill_bytes, "{}"), shared]
+    occupancy = _number(row.occupancy, "{:.0%}")
+    return [_number(row.registers, "{}"), _number(row.spill_bytes, "{}"), shared, occupancy]
 
 
 def _number(value: float | None, pattern: str) -> str:

@@ -28,12 +28,16 @@ _DECODE = re.compile(r"paged_decode_(\d+)")
 _BUNDLES = re.compile(r"\d+-(?P<kernel>paged_\w+)(?:\.\d+)?-\d+-final_bundles\.txt")
 
 
-def environment(dump: Path) -> dict[str, str]:
-    """Variables of a process that compiles, with reports in the folder `dump`."""
+def environment(dump: Path | None) -> dict[str, str]:
+    """Variables of a process that compiles, with reports on each kernel in the folder `dump`."""
     flags = (
-        f"--xla_jf_dump_to={dump}",
-        "--xla_jf_dump_llo_text=true",
-        "--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*",
+        ()
+        if dump is None
+        else (
+            f"--xla_jf_dump_to={dump}",
+            "--xla_jf_dump_llo_text=true",
+            "--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*",
+        )
     )
     return {
         "JAX_PLATFORMS": "cpu",  # never look for a real TPU

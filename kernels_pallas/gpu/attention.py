@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int, Num
 from kernels_pallas.gpu import devices
 from kernels_pallas.gpu.blocks import Blocks, decode_blocks, prefill_blocks
 from kernels_pallas.gpu.decode import decode
-from kernels_pallas.gpu.numerics import Numerics
 from kernels_pallas.gpu.prefill import prefill
 from kernels_pallas.gpu.units import Tiles, decode_units, prefill_tiles
+from kernels_pallas.scores import Scores
 
 _ROW_TILE = 8  # rows of a tile of shared memory: a copy moves whole ones
 
@@ -30,15 +30,15 @@ def paged_attention(
     soft_cap: float | None = None,
 ) -> Float[Array, "tokens q_heads head_dim"]:
     """See `kernels_pallas.attention.paged_attention`; scales of KV are not for here."""
-    numerics = Numerics(scale, sliding_window, soft_cap)
+    scores = Scores(scale, sliding_window, soft_cap)
     batch = (kv_pages, block_tables, cu_q_lens, kv_lens)
     blocks = decode_blocks(q.shape[-1], blackwell=devices.is_blackwell())
     if blocks is None:  # a decode is a chunk of one token
-        return _prefill(q, *batch, 0, num_seqs, numerics)
+        return _prefill(q, *batch, 0, num_seqs, scores)
     if q.shape[0] == 1:  # and the other way round
-        return _decode(q, *batch, num_seqs, numerics, blocks)
-    chunks = _prefill(q, *batch, num_decodes, num_seqs, numerics)
-    decoded = _decode(q, *batch, num_decodes, numerics, blocks)
+        return _decode(q, *batch, num_seqs, scores, blocks)
+    chunks = _prefill(q, *batch, num_decodes, num_seqs, scores)
+    decoded = _decode(q, *batch, num_decodes, scores, blocks)
     rows = jnp.arange(q.shape[0])[:, None, None]
     padded = jnp.pad(decoded, ((0, q.shape[0] - decoded.shape[0]), (0, 0), (0, 0)))
     return jnp.where(rows < num_decodes, padded, chunks)
@@ -71,7 +71,7 @@ def _decode(
     cu_q_lens: Int[Array, "seqs_plus_1"],
     kv_lens: Int[Array, "seqs"],
     num_decodes: Int[Array, ""] | int,
-    numerics: Numerics,
+    scores: Scores,
     blocks: Blocks,
 ) -> Float[Array, "decodes q_heads head_dim"]:
     """Attention of the first rows, one for each sequence."""
@@ -83,13 +83,13 @@ def _decode(
         kv_lens[:seqs],
         num_decodes,
         block_tokens=blocks.tokens,
-        sliding_window=numerics.sliding_window,
+        sliding_window=scores.sliding_window,
         wanted=max(1, devices.units_wanted() // kv_heads),
     )
     heads = jnp.pad(
         q[:seqs].reshape(seqs, kv_heads, group, head_dim), ((0, 0), (0, 0), (0, -group % _ROW_TILE), (0, 0))
     )
-    out = decode(heads, kv_pages, tables, kv_lens, units, numerics, blocks, blackwell=devices.is_blackwell())
+    out = decode(heads, kv_pages, tables, kv_lens, units, scores, blocks, blackwell=devices.is_blackwell())
     return out[:, :, :group].reshape(seqs, q_heads, head_dim)
 
 
@@ -101,7 +101,7 @@ def _prefill(
     kv_lens: Int[Array, "seqs"],
     num_decodes: Int[Array, ""] | int,
     num_seqs: Int[Array, ""] | int,
-    numerics: Numerics,
+    scores: Scores,
 ) -> Float[Array, "tokens q_heads head_dim"]:
     """Attention of the chunks behind the decode rows; other rows are finite."""
     tokens, q_heads, head_dim = q.shape
@@ -116,7 +116,7 @@ def _prefill(
     packed = q[sources].reshape(count, tile_tokens, kv_heads, group, head_dim).swapaxes(1, 2)
     packed = packed.reshape(count, kv_heads, tile_tokens * group, head_dim)
     packed = jnp.pad(packed, ((0, 0), (0, 0), (0, tile_rows - tile_tokens * group), (0, 0)))
-    out = prefill(packed, kv_pages, tables, tiles, group, numerics, blocks, blackwell=devices.is_blackwell())
+    out = prefill(packed, kv_pages, tables, tiles, group, scores, blocks, blackwell=devices.is_blackwell())
     out = out[:, :, : tile_tokens * group].reshape(count, kv_heads, tile_tokens, group, head_dim)
     return _unpacked(out, tiles, cu_q_lens, num_decodes, num_seqs, tokens)
 

@@ -21,11 +21,11 @@ from jaxtyping import Float, Int, Num
 
 from kernels_pallas.gpu.blocks import Blocks
 from kernels_pallas.gpu.memory import shared_matrix, store_rows
-from kernels_pallas.gpu.numerics import MASKED, Numerics
 from kernels_pallas.gpu.softmax import Rows
 from kernels_pallas.gpu.stream import BlockStream, copies
 from kernels_pallas.gpu.tensor_cores import scratch_of, tensor_cores
 from kernels_pallas.gpu.units import Units
+from kernels_pallas.scores import MASKED, Scores
 
 type Ref = Any
 
@@ -38,7 +38,7 @@ def decode(
     tables: Int[Array, "seqs table_pages"],
     kv_lens: Int[Array, "seqs"],
     units: Units,
-    numerics: Numerics,
+    scores: Scores,
     blocks: Blocks,
     *,
     blackwell: bool,
@@ -51,7 +51,7 @@ def decode(
       tables: likewise.
       kv_lens: likewise.
       units: of `decode_units`.
-      numerics: of the scores.
+      scores: how they are made.
       blocks: sizes.
       blackwell: whether to use the tensor cores of Blackwell.
     """
@@ -69,7 +69,7 @@ def decode(
         **scratch_of(blocks, blackwell=blackwell),
     }
     out, sizes = plgpu.kernel(
-        functools.partial(_kernel, numerics=numerics, blocks=blocks),
+        functools.partial(_kernel, scores=scores, blocks=blocks),
         out_type=(
             jax.ShapeDtypeStruct((num_units, kv_heads, parts, rows, head_dim), q.dtype),
             jax.ShapeDtypeStruct((num_units, kv_heads, parts, rows), jnp.float32),
@@ -104,7 +104,7 @@ def _kernel(
     arrived: Ref,
     accumulator: Ref | None = None,
     done: Ref | None = None,
-    numerics: Numerics,
+    scores: Scores,
     blocks: Blocks,
 ) -> None:
     unit, kv_head, part = lax.axis_index("unit"), lax.axis_index("kv_head"), lax.axis_index("part")
@@ -131,7 +131,7 @@ def _kernel(
         cores = tensor_cores(blocks, accumulator, done, part)
         # The only token is the last one; rows of padding come to the same position.
         rows = Rows(
-            queries, weights.at[part], kv_len - 1, 0, blocks.rows, blocks.columns, 0, queries.shape[1], numerics, cores
+            queries, weights.at[part], kv_len - 1, 0, blocks.rows, blocks.columns, 0, queries.shape[1], scores, cores
         )
 
         def step(block: Any, state: Any, *, masked: bool) -> Any:
@@ -151,7 +151,7 @@ def _kernel(
 
         # Only the last block may end early; with a window the first ones may begin late.
         whole = jnp.minimum(end, lax.div(kv_len, jnp.int32(block_tokens)))
-        if numerics.sliding_window is not None:
+        if scores.sliding_window is not None:
             whole = jnp.minimum(whole, first)
         state = lax.fori_loop(first, whole, functools.partial(step, masked=False), rows.begin())
         largest, total, sums = lax.fori_loop(

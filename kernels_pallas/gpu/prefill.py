@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, Int, Num
 
 from kernels_pallas.gpu.blocks import Blocks
 from kernels_pallas.gpu.memory import shared_matrix
-from kernels_pallas.gpu.numerics import Numerics
 from kernels_pallas.gpu.softmax import Rows
 from kernels_pallas.gpu.stream import BlockStream, copies
 from kernels_pallas.gpu.tensor_cores import scratch_of, tensor_cores
 from kernels_pallas.gpu.units import Tiles
+from kernels_pallas.scores import Scores
 
 type Ref = Any
 
@@ -34,7 +34,7 @@ def prefill(
     tables: Int[Array, "seqs table_pages"],
     tiles: Tiles,
     group: int,
-    numerics: Numerics,
+    scores: Scores,
     blocks: Blocks,
     *,
     blackwell: bool,
@@ -47,7 +47,7 @@ def prefill(
       tables: likewise.
       tiles: of `prefill_tiles`.
       group: query heads of a KV head.
-      numerics: of the scores.
+      scores: how they are made.
       blocks: sizes; `blocks.tile_rows` are the rows of `q`.
       blackwell: whether to use the tensor cores of Blackwell.
     """
@@ -65,7 +65,7 @@ def prefill(
         **scratch_of(blocks, blackwell=blackwell),
     }
     return plgpu.kernel(
-        functools.partial(_kernel, group=group, numerics=numerics, blocks=blocks),
+        functools.partial(_kernel, group=group, scores=scores, blocks=blocks),
         out_type=jax.ShapeDtypeStruct(q.shape, q.dtype),
         grid=(num_tiles, kv_heads),
         grid_names=("tile", "kv_head"),
@@ -97,13 +97,13 @@ def _kernel(
     accumulator: Ref | None = None,
     done: Ref | None = None,
     group: int,
-    numerics: Numerics,
+    scores: Scores,
     blocks: Blocks,
 ) -> None:
     tile, kv_head, worker = lax.axis_index("tile"), lax.axis_index("kv_head"), lax.axis_index("warpgroup")
     workers, rows, slots, block_tokens = blocks.warpgroups, blocks.rows, blocks.slots, blocks.tokens
     position, end_token = positions[tile], end_tokens[tile]
-    first = lax.div(numerics.first_token(position), jnp.int32(block_tokens))
+    first = lax.div(scores.first_token(position), jnp.int32(block_tokens))
     end = lax.div(end_token + (block_tokens - 1), jnp.int32(block_tokens))
     stream = BlockStream(kv_pages, tables, seqs[tile], kv_head, end_token, buffer, arrived, 0)
 
@@ -142,7 +142,7 @@ def _kernel(
             blocks.columns,
             first_value,
             value_columns,
-            numerics,
+            scores,
             cores,
         )
 
@@ -164,7 +164,7 @@ def _kernel(
 
         # Blocks that the tile's first token sees all of need no mask.
         whole = jnp.minimum(end, lax.div(position + 1, jnp.int32(block_tokens)))
-        if numerics.sliding_window is not None:
+        if scores.sliding_window is not None:
             whole = first
         state = lax.fori_loop(first, whole, functools.partial(step, masked=False), attention.begin())
         _, total, sums = lax.fori_loop(whole, end, functools.partial(step, masked=True), state)

@@ -10,8 +10,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels_pallas.gpu.memory import clear_rows
-from kernels_pallas.gpu.numerics import MASKED, Numerics
 from kernels_pallas.gpu.tensor_cores import TensorCores
+from kernels_pallas.scores import MASKED, Scores
 
 type Ref = Any
 type Scalar = Any
@@ -31,7 +31,7 @@ class Rows:
       columns: of values in one product.
       first_value: column of the values that these rows begin with.
       value_columns: of the values that these rows sum up.
-      numerics: of the scores.
+      scores: how they are made.
       cores: that multiply.
     """
 
@@ -43,7 +43,7 @@ class Rows:
     columns: int
     first_value: Scalar
     value_columns: int
-    numerics: Numerics
+    scores: Scores
     cores: TensorCores
 
     def begin(self) -> State:
@@ -74,7 +74,8 @@ class Rows:
         largest, total, sums = state
         head_dim = self.queries.shape[1]
         keys = block.at[:, pl.ds(0, head_dim)]
-        logits = self.numerics.logits(self.cores.product(self.queries, keys.transpose((1, 0))))
+        products = self.cores.product(self.queries, keys.transpose((1, 0)))
+        logits = self.scores.exponents(products * self.scores.factor)
         if masked:
             logits = jnp.where(self._seen(first_token, logits.shape), logits, MASKED)
         now = jnp.maximum(largest, logits.max(axis=1))
@@ -106,4 +107,4 @@ class Rows:
         row = plgpu.broadcasted_iota(jnp.int32, (shape[0],), 0, layout=layout.reduce(1))
         position = self.first_position + lax.div(row + self.first_row, jnp.int32(self.group))
         columns = plgpu.broadcasted_iota(jnp.int32, shape, 1, layout=layout) + first_token
-        return self.numerics.sees(lax.broadcast_in_dim(position, shape, [0]), columns)
+        return self.scores.sees(lax.broadcast_in_dim(position, shape, [0]), columns)

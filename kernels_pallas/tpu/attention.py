@@ -65,10 +65,9 @@ def paged_attention(
       soft_cap: as there.
       blocks: sizes; None takes those for the chip.
     """
-    numerics = Numerics(q.shape[2], sliding_window, soft_cap)
+    numerics = Numerics(scale, sliding_window, soft_cap, q.shape[2])
     sizes = blocks_for(q, kv_pages) if blocks is None else blocks
-    factor = numerics.q_factor(scale)
-    scaled = (q.astype(jnp.float32) * factor).astype(q.dtype)
+    scaled = (q.astype(jnp.float32) * numerics.factor).astype(q.dtype)
     tables = block_tables.astype(jnp.int32)
 
     def decoded() -> Array:

@@ -16,6 +16,7 @@ BLOCK_TOKENS = 512
 _TILE_TOKENS = 128
 _UNIT_ROWS = 512  # multiplied with a block at a time: enough to hide its way into the matrix unit
 _UNITS_MIN = 4  # of a tile: with fewer, the three stages of `prefill` hardly overlap
+_FEW_KV_HEADS = 4  # are as fast two ahead, and three ahead they spill registers on v7x
 _VMEM_LIMIT_MIB = {"v5e": 96, "v6e": 96, "v5p": 48, "7x": 48}  # of 128, and of 64; XLA needs some for itself
 
 
@@ -90,7 +91,8 @@ def blocks_for(q: Array, kv_pages: Array) -> Blocks:
     group = q_heads // kv_heads
     # These take more registers, and with larger blocks more than there are.
     is_wide = q.shape[2] == 256 or q.dtype.itemsize == 4
-    tokens, heads_ahead = (BLOCK_TOKENS // 2, 2) if is_wide else (BLOCK_TOKENS, 3)
+    tokens = BLOCK_TOKENS // 2 if is_wide else BLOCK_TOKENS
+    heads_ahead = 2 if is_wide or kv_heads <= _FEW_KV_HEADS else 3
     has_few_rows = min(group, q_heads // _UNITS_MIN) * _TILE_TOKENS < _UNIT_ROWS
     tile_tokens = 2 * _TILE_TOKENS if has_few_rows else _TILE_TOKENS
     return Blocks(

@@ -10,8 +10,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int, Num
 
+from kernels_pallas.scores import MASKED
 from kernels_pallas.tpu.blocks import DecodeBlocks
-from kernels_pallas.tpu.numerics import LANES, LOWEST, MASKED, Numerics, across, dot, lane_sums, normalized
+from kernels_pallas.tpu.numerics import LANES, LOWEST, Numerics, across, dot, lane_sums, normalized
 from kernels_pallas.tpu.stream import CURSOR_SIZE, BlockStream
 from kernels_pallas.tpu.tiles import Tiles
 
@@ -115,7 +116,7 @@ def _kernel(
         for head in range(kv_heads + heads_ahead):
             if head < kv_heads:
                 keys = numerics.keys(buffer.at[slot, :, head], q.dtype)
-                scores.append(numerics.scores(dot(q[0, head], keys, transposed=True)))
+                scores.append(numerics.exponents(dot(q[0, head], keys, transposed=True)))
             done = head - heads_ahead
             if done >= 0:
                 values = numerics.values(buffer.at[slot, :, done], q.dtype)

@@ -1,39 +1,34 @@
-"""What both kernels do with one block: which lanes of a row are keys and values, scores, and who sees what.
+"""What both kernels do with one block: which lanes of a row are keys and values, and the steps of a softmax.
 
 Keys and values lie side by side in a row. Where a head fills whole registers (128 lanes), each is a slice that costs
 nothing. Smaller heads are not moved either: queries are padded with zeros to the whole row, so that values do not
 count, and outputs are whole rows of which the last lanes are wanted.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
+from kernels_pallas.scores import MASKED, Scores
+
 LANES = 128
-MASKED = -1e30  # score of what is not seen; finite, so that a row that sees nothing stays free of NaN
 LOWEST = MASKED / 2  # where maxima begin: above, so that what is not seen weighs nothing even where nothing is seen
-LOG2_E = math.log2(math.e)
 
 type Value = Any
 type Ref = Any
 
 
 @dataclass(frozen=True)
-class Numerics:
-    """What scores are made of.
+class Numerics(Scores):
+    """Scores of heads of one size.
 
     Attributes:
       head_dim: lanes of keys, and of values.
-      sliding_window: as in `paged_attention`.
-      soft_cap: likewise.
     """
 
     head_dim: int
-    sliding_window: int | None
-    soft_cap: float | None
 
     @property
     def is_sliced(self) -> bool:
@@ -54,19 +49,6 @@ class Numerics:
     def out_slice(self) -> slice:
         """Where the values are."""
         return slice(self.lanes - self.head_dim, self.lanes)
-
-    def q_factor(self, scale: float) -> float:
-        """What queries are multiplied with beforehand, so that `scores` are exponents of two."""
-        return scale * LOG2_E if self.soft_cap is None else scale / self.soft_cap
-
-    def scores(self, products: Value) -> Value:
-        """Exponents of two, from products of scaled queries and keys."""
-        return products if self.soft_cap is None else jnp.tanh(products) * (self.soft_cap * LOG2_E)
-
-    def sees(self, positions: Value, columns: Value) -> Value:
-        """Whether queries at `positions` see the tokens `columns`."""
-        seen = columns <= positions
-        return seen if self.sliding_window is None else seen & (columns > positions - self.sliding_window)
 
     def keys(self, kv: Ref, dtype: jnp.dtype) -> Value:
         """`[tokens, lanes]` of a head's pages `[pages, page_size, kv_dim]`."""

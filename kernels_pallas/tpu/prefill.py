@@ -18,8 +18,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int, Num
 
+from kernels_pallas.scores import MASKED
 from kernels_pallas.tpu.blocks import PrefillBlocks
-from kernels_pallas.tpu.numerics import LANES, LOWEST, MASKED, Numerics, across, dot, lane_sums, normalized
+from kernels_pallas.tpu.numerics import LANES, LOWEST, Numerics, across, dot, lane_sums, normalized
 from kernels_pallas.tpu.stream import CURSOR_SIZE, BlockStream, start, wait
 from kernels_pallas.tpu.tiles import ALIGNMENT_ROWS, Tiles
 
@@ -141,7 +142,7 @@ class _Units:
         queries = [self.q[unit, :, head * stride : head * stride + lanes] for head in range(self.heads)]
         keys = self.numerics.keys(self._kv(slot, unit), self.q.dtype)
         products = dot(jnp.concatenate(queries, axis=0), keys, transposed=True)
-        self.scores[place][...] = self.numerics.scores(products)
+        self.scores[place][...] = self.numerics.exponents(products)
 
     def soften(self, unit: Scalar, place: int, masked: bool) -> None:
         """Weights, from scores."""

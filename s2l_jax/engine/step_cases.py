@@ -1,11 +1,11 @@
 """Whole engine steps of real models, to be compiled for devices that are not there: `kernels_pallas.gate` does it.
 
 What an engine runs is made of four kinds of executable (`DeviceCode`), and all groups of layers share one, so a group
-stands for the whole model.
+stands for the whole model. The kernels in it are those of `kernels_pallas.gate.cases`, which has their reports.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from s2l_jax.engine.placement import WHOLE
 from s2l_jax.engine.sample_packing import ROW_WORDS
 from s2l_jax.models.config import ModelConfig, RopeScaling
 from s2l_jax.models.llama import Llama, weight_shapes
+from s2l_jax.models.quantization import is_quantized, scale_name
 from s2l_jax.models.sharding import AXIS, PAGES, PartOfWeights
 
 LAYERS = 1
@@ -40,34 +41,40 @@ _ENDS_ON = {1, 8}  # devices: what lies between differs in nothing but sizes
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A model on so many devices."""
+    """A model on so many devices, its weights maybe in int8."""
 
     model: ModelConfig
     devices: int
+    is_int8: bool = False
 
     def __str__(self) -> str:
-        return f"{self.model.name} on {self.devices}"
+        return f"{self.model.name} on {self.devices}{', int8' if self.is_int8 else ''}"
 
 
 DEPLOYMENTS = (*(Deployment(_LLAMA_8B, devices) for devices in (1, 2, 4, 8)), Deployment(_LLAMA_70B, 8))
+_INT8 = Deployment(_LLAMA_8B, 1, is_int8=True)
+_INT8_TARGETS = {"v6e", "sm_90"}  # one of each maker
 
 
-def cases_of(target: str) -> Sequence[Case]:
-    """Steps of all deployments; none for GPUs that have no kernels of their own."""
+def cases_of(target: str) -> Mapping[str, Callable[[], Case]]:
+    """Makers of the steps of all deployments, by name; none for GPUs that have no kernels of their own."""
     if target.startswith("sm_") and target not in _GPUS:
-        return ()
-    cases = []
-    for deployment in DEPLOYMENTS:
-        cases += [_layers(deployment, name, shape) for name, shape in _SHAPES.items()]
-        if deployment.devices in _ENDS_ON:
-            cases.append(_ends(deployment))
-    return tuple(cases)
+        return {}
+    makers: dict[str, Callable[[], Case]] = {}
+    for deployment in (*DEPLOYMENTS, *([_INT8] if target in _INT8_TARGETS else [])):
+        for step, shape in _SHAPES.items():
+            name = f"{step}, {LAYERS} layer of {deployment}"
+            makers[name] = functools.partial(_layers, name, deployment, shape)
+        if deployment.devices in _ENDS_ON and not deployment.is_int8:  # its ends are not quantised
+            name = f"embedding, norm and greedy sampling of {deployment}"
+            makers[name] = functools.partial(_ends, name, deployment)
+    return makers
 
 
-def _layers(deployment: Deployment, name: str, shape: ForwardShape) -> Case:
+def _layers(name: str, deployment: Deployment, shape: ForwardShape) -> Case:
     """One group of layers."""
-    code = _device_code(deployment)
-    config = deployment.model
+    config = replace(deployment.model, vocab_size=deployment.devices)  # which layers know nothing of
+    code = _device_code(replace(deployment, model=config))
     pool = jax.ShapeDtypeStruct(
         kv_pages_shape(_POOL_PAGES, _PAGE_SIZE, config.num_kv_heads, config.head_dim), jnp.bfloat16
     )
@@ -76,7 +83,7 @@ def _layers(deployment: Deployment, name: str, shape: ForwardShape) -> Case:
     packed = jax.ShapeDtypeStruct((packed_size(shape),), jnp.int32)
     in_specs = (code.group_specs, (PAGES,) * LAYERS, WHOLE, (WHOLE,) * 2, WHOLE)
     return Case(
-        name=f"{name}, {LAYERS} layer of {deployment}",
+        name=name,
         function=code.layers(shape),
         shapes=(_whole(code.groups[0], code.group_specs, deployment), (pool,) * LAYERS, x, rope, packed),
         donated=(1, 2),
@@ -87,10 +94,10 @@ def _layers(deployment: Deployment, name: str, shape: ForwardShape) -> Case:
     )
 
 
-def _ends(deployment: Deployment) -> Case:
+def _ends(name: str, deployment: Deployment) -> Case:
     """What comes before and after the layers of a decode step, and greedy sampling."""
-    code = _device_code(deployment)
     config, shape = deployment.model, _SHAPES["decode"]
+    code = _device_code(deployment)
     embed, finish = code.embed(shape), code.finish(shape)
     sample = code.sample(SampleShape(shape.sequences, Variant.GREEDY, 0))
 
@@ -108,7 +115,7 @@ def _ends(deployment: Deployment) -> Case:
         jax.ShapeDtypeStruct((shape.sequences, ROW_WORDS), jnp.int32),
     )
     return Case(
-        name=f"embedding, norm and greedy sampling of {deployment}",
+        name=name,
         function=ends,
         shapes=shapes,
         donated=(1, 2),
@@ -119,14 +126,17 @@ def _ends(deployment: Deployment) -> Case:
     )
 
 
-@functools.cache
 def _device_code(deployment: Deployment) -> DeviceCode:
     """The functions; its arrays are only shapes, of one device's part."""
-    whole = replace(deployment.model, num_layers=LAYERS)
-    nothing = np.zeros((), np.float32)
-    weights = {name: np.broadcast_to(nothing, shape) for name, shape in weight_shapes(whole).items()}
-    part = PartOfWeights(weights, 0, deployment.devices)
-    model = nnx.eval_shape(lambda: Llama(whole.part(deployment.devices), part, jnp.bfloat16, AXIS))
+    whole, devices = replace(deployment.model, num_layers=LAYERS), deployment.devices
+    weights: dict[str, np.ndarray] = {}
+    for name, shape in weight_shapes(whole).items():
+        becomes_int8 = deployment.is_int8 and is_quantized(name)
+        weights[name] = np.broadcast_to(np.zeros((), np.int8 if becomes_int8 else np.float16), shape)
+        if becomes_int8:
+            weights[scale_name(name)] = np.broadcast_to(np.zeros((), np.float32), shape[:1])
+    part = PartOfWeights(weights, 0, devices)
+    model = nnx.eval_shape(lambda: Llama(whole.part(devices), part, jnp.bfloat16, AXIS))
     return DeviceCode(model, LAYERS)
 
 

@@ -18,9 +18,9 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels_pallas import attention
 from kernels_pallas.gpu import devices
-from kernels_pallas.gpu.numerics import Numerics
 from kernels_pallas.gpu.softmax import Rows
 from kernels_pallas.gpu.stream import BlockStream
+from kernels_pallas.scores import Scores
 from tests.kernels.test_attention import CASES, Case, run_paged
 
 _POOL_THREADS = "8"
@@ -36,7 +36,7 @@ MORE_CASES = {
 MUTATIONS = {
     "does not wait for a block": (BlockStream, "wait", lambda self, slot: None),
     "reads the slot that is being filled": (BlockStream, "slot", lambda self, block, first: (block - first) * 0),
-    "sees the next token": (Numerics, "sees", lambda self, positions, columns: columns <= positions + 1),
+    "sees the next token": (Scores, "sees", lambda self, positions, columns: columns <= positions + 1),
     "leaves garbage behind the end": (Rows, "clear_tail", lambda self, *_: None),
 }
 
