@@ -1,6 +1,5 @@
 """`python -m kernels_pallas.gate`: numerics, races, and compilation for all targets; see docs/kernels.md."""
 
-import functools
 import importlib
 import json
 import sys
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kernels_pallas.gate import gpu, tpu
+from kernels_pallas.gate.compile import prepare
 from kernels_pallas.gate.markdown import versions, write_tables
 from kernels_pallas.gate.row import Row
 from kernels_pallas.gate.runner import Compilation, Job, Tests, run_jobs
@@ -62,12 +62,13 @@ def main(
     console = Console(stderr=True)
     jobs: list[Job] = [Tests(path) for folder in tests for path in _entries(folder)]
     jobs += [
-        Compilation(module, target, name, functools.partial(_environment, target, module in modules))
+        Compilation(module, target, name, has_reports=module in modules)
         for module in (*modules, *steps)
         for target in targets or TARGETS
         for name in importlib.import_module(module).cases_of(target)
         if match in name
     ]
+    prepare([*modules, *steps])
     out.mkdir(parents=True, exist_ok=True)
     rows = _run_all(console, jobs, workers, out / "report.json")
     if docs is not None:
@@ -117,12 +118,6 @@ def _in_order(jobs: list[Job], found: dict[Job, list[Row]]) -> list[Row]:
 def _write_report(path: Path, rows: list[Row]) -> None:
     report = {"versions": versions(), "rows": [row.to_json() for row in rows]}
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def _environment(target: str, has_reports: bool, dump: Path) -> dict[str, str]:
-    if target not in tpu.TARGETS:
-        return gpu.environment(dump)
-    return tpu.environment(dump if has_reports else None)
 
 
 if __name__ == "__main__":

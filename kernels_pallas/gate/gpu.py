@@ -1,6 +1,6 @@
 """Compiles a case for a GPU that is not there, and reads what ptxas says of it.
 
-`environment` must be set before jax is imported.
+`environment` must be set before a compiler is first used.
 """
 
 import re

@@ -1,18 +1,15 @@
 """Runs jobs side by side, each in a process of its own."""
 
-import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kernels_pallas.gate.compile import DUMP_VARIABLE
+from kernels_pallas.gate.compile import compile_apart
 from kernels_pallas.gate.row import INTERPRETER, Row
 
 _TAIL_CHARS = 1500
@@ -43,31 +40,19 @@ class Compilation:
       module: that the case is from.
       target: what it is compiled for.
       name: of the case.
-      environment: variables of the process, given the folder for the compiler's reports.
+      has_reports: whether libtpu tells of each kernel.
     """
 
     module: str
     target: str
     name: str
-    environment: Callable[[Path], dict[str, str]]
+    has_reports: bool
 
     def run(self) -> list[Row]:
         """See `Job`."""
-        with tempfile.TemporaryDirectory(prefix="s2l_kernel_") as folder:
-            variables = os.environ | self.environment(Path(folder)) | {DUMP_VARIABLE: folder}
-            command = [sys.executable, "-m", "kernels_pallas.gate.compile", self.module, self.target, self.name]
-            try:
-                done = subprocess.run(
-                    command, env=variables, capture_output=True, text=True, timeout=_COMPILATION_S, check=False
-                )
-            except subprocess.TimeoutExpired:
-                return [self._failed(f"not done after {_COMPILATION_S:.0f} s")]
-        if done.returncode:
-            return [self._failed(f"ended with {done.returncode}: {done.stderr[-_TAIL_CHARS:].strip()}")]
-        return [Row.from_json(value) for value in json.loads(done.stdout.splitlines()[-1])]
-
-    def _failed(self, error: str) -> Row:
-        return Row(self.name, self.target, ok=False, error=error)
+        return compile_apart(
+            self.module, self.target, self.name, has_reports=self.has_reports, timeout_s=_COMPILATION_S
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Compiles a case for a TPU that is not there, and reads libtpu's static reports.
 
-`environment` must be set before jax is imported: libtpu reads its flags once.
+`environment` must be set before libtpu is loaded: it reads its flags once.
 """
 
 import json
