@@ -5,7 +5,7 @@ has been given.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from cost_profiles.measurement import Copy
@@ -58,7 +58,7 @@ class Trial:
         """A step that copies as well, or no block at all, timed as a whole; errors are those of `Work.plan`."""
         pages = _pages(blocks)
         saves, loads = (pages, ()) if copy == "swap_out" else ((), pages)
-        return cls((replace(work.plan(config), saves=saves, loads=loads),), copy, blocks, work, is_whole=True)
+        return cls((work.plan(config)._replace(saves=saves, loads=loads),), copy, blocks, work, is_whole=True)
 
     def run(self, engine: Engine, now: Clock) -> float:
         """Seconds that it takes; those of a part on the engine's own clock, if it has one.

@@ -55,42 +55,43 @@ class Admitter:
 
     def admit(self, queues: Queues, available_blocks: int) -> Admission:
         """Chooses among all sessions with work."""
-        config = self._config
+        config, policy = self._config, self._policy
         decodes = self._best(queues.decodes.values())
         ready = list(queues.ready.values())
         room = config.max_batch - len(decodes)
-        budget = config.token_budget - len(decodes)
         budget_s = math.inf
         prompts: list[Session] = []
-        if not self._policy.streams_last:
+        if not policy.streams_last:
             prompts = self._rank([*queues.prompts.values(), *queues.streams.values()])
         elif queues.prompts:
-            prompts = self._feasible(self._rank(queues.prompts.values()), decodes)
+            contexts = sum(map(_COMPUTED, decodes))
+            prompts = self._feasible(self._rank(queues.prompts.values()), decodes, contexts)
             if decodes or any(session.first_token_s is not None for session in prompts[:room]):
-                budget_s = config.decode_gap_s - self._decoding_s(decodes)
+                budget_s = config.decode_gap_s - self._decoding_s(len(decodes), contexts)
         elif queues.streams and not ready:
             prompts = self._rank(queues.streams.values())
-            decoding_s = self._decoding_s(decodes)
+            decoding_s = self._decoding_s(len(decodes), sum(map(_COMPUTED, decodes)))
             budget_s = min(self._short_step_s - self._empty_step_s, config.decode_gap_s - decoding_s)
+        budget = config.token_budget - len(decodes)
         return Admission(decodes, ready, prompts, budget, budget_s, room, available_blocks - len(decodes))
 
-    def _feasible(self, ranked: list[Session], decodes: list[Session]) -> list[Session]:
+    def _feasible(self, ranked: list[Session], decodes: list[Session], contexts: int) -> list[Session]:
         """As many of the first complete sessions as the pool could hold to their first token; one at least."""
         config = self._config
         size = config.block_size
+        needs = [-(-(max(s.prompt_tokens, s.lost) + 1) // size) for s in ranked[: config.max_batch + 1]]
+        if sum(needs) + contexts // size + len(decodes) <= config.num_blocks:  # decodes hold no more than that
+            return ranked
         free = config.num_blocks - sum(map(_CAPACITY, decodes)) // size
-        for index, session in enumerate(ranked):
-            free -= -(-(max(session.prompt_tokens, session.lost) + 1) // size)
+        for index, need in enumerate(needs):
+            free -= need
             if free < 0:
                 return ranked[: max(1, index)]
-            if index == config.max_batch:
-                break
         return ranked
 
-    def _decoding_s(self, decodes: list[Session]) -> float:
+    def _decoding_s(self, decodes: int, contexts: int) -> float:
         """How long a step takes that only decodes."""
-        contexts = sum(map(_COMPUTED, decodes))
-        return self._costs.step(StepShape(decodes=len(decodes), decode_context_tokens=contexts))
+        return self._costs.step(StepShape(0, 0.0, decodes, contexts))
 
     def _best(self, decodes: Iterable[Session]) -> list[Session]:
         chosen = list(decodes)
@@ -99,4 +100,4 @@ class Admitter:
         return chosen
 
     def _rank(self, sessions: Iterable[Session]) -> list[Session]:
-        return sorted(sessions, key=self._policy.rank)
+        return sorted(sessions, key=self._policy.sort_key())

@@ -19,11 +19,14 @@ class BlockPool:
     released first before the others.
 
     Attributes:
+      total: all blocks.
+      available: those that can be allocated.
       index: names contents. Blocks in it must not be written.
     """
 
     def __init__(self, num_blocks: int) -> None:
         self.total = num_blocks
+        self.available = num_blocks
         self.index = PrefixIndex()
         self._free = Int32Ring(np.arange(num_blocks, dtype=np.int32))
         self._cached: OrderedDict[int, None] = OrderedDict()
@@ -38,11 +41,6 @@ class BlockPool:
     def cached(self) -> int:
         """Blocks with content that nobody holds."""
         return len(self._cached)
-
-    @property
-    def available(self) -> int:
-        """Blocks that can be allocated."""
-        return len(self._free) + len(self._cached)
 
     @property
     def held(self) -> int:
@@ -63,13 +61,23 @@ class BlockPool:
         Raises:
           RuntimeError: fewer are available; callers make room first.
         """
-        if count > len(self._free):
-            if count > self.available:
-                raise RuntimeError(f"{count} blocks wanted, {self.available} of {self.total} available")
-            self.refill(count)
-        blocks = self._free.pop(count)
+        free = self._free
+        if count > free.size:
+            self._free_up(count)
+        blocks = free.pop(count)
         self._refs.put(blocks, 1)  # half the time of an assignment
+        self.available -= count
         return blocks
+
+    def allocate_one(self) -> BlockId:
+        """Takes one block: `allocate(1)` in a quarter of the time."""
+        free = self._free
+        if not free.size:
+            self._free_up(1)
+        block = BlockId(free.pop_one())
+        self._refs[block] = 1
+        self.available -= 1
+        return block
 
     def refill(self, wanted: int) -> None:
         """Forgets the oldest cached contents until `wanted` blocks are free, so that `allocate` is quick."""
@@ -86,6 +94,7 @@ class BlockPool:
         block = BlockId(block)
         if self._refs[block] == 0:
             del self._cached[block]
+            self.available -= 1
         self._refs[block] += 1
         return block
 
@@ -95,17 +104,24 @@ class BlockPool:
         Raises:
           RuntimeError: a block is not held, so two owners believed that it was theirs.
         """
-        refs = self._refs[blocks]
-        if not refs.all():
-            raise RuntimeError(f"blocks {blocks[refs == 0].tolist()} released twice")
-        self._refs[blocks] = refs - 1
+        ids, refs = blocks.tolist(), self._refs[blocks].tolist()
+        if 0 in refs:
+            raise RuntimeError(f"blocks {[b for b, r in zip(ids, refs, strict=True) if not r]} released twice")
+        if refs.count(1) == len(refs):
+            self._refs.put(blocks, 0)
+        else:
+            self._refs[blocks] -= 1
+            ids = [block for block, count in zip(ids, refs, strict=True) if count == 1]
+        self.available += len(ids)
         empty: list[int] = []
-        for block in blocks[refs == 1].tolist():
-            if block in self.index:
-                self._cached[block] = None
+        named, cached = self.index.entries, self._cached
+        for block in ids:
+            if block in named:
+                cached[block] = None
             else:
                 empty.append(block)
-        self._free.push(empty)
+        if empty:
+            self._free.push(empty)
 
     def forget(self) -> None:
         """Forgets all contents; what is held stays held."""
@@ -125,7 +141,13 @@ class BlockPool:
             raise RuntimeError(f"(block, counted, held) {[w for w in wrong if w[1] != w[2]]} do not fit")
         free = self._free.values()
         unheld = sorted([*free, *self._cached])
-        if unheld != [block for block, count in enumerate(refs) if count == 0]:
-            raise RuntimeError(f"pool of {self.total} does not add up: {self.free} free, {self.cached} cached")
+        if unheld != [block for block, count in enumerate(refs) if count == 0] or len(unheld) != self.available:
+            counts = f"{self.free} free, {self.cached} cached, {self.available} available"
+            raise RuntimeError(f"pool of {self.total} does not add up: {counts}")
         if any(block not in self.index for block in self._cached) or any(block in self.index for block in free):
             raise RuntimeError("a cached block has no entry in the index, or a free one has")
+
+    def _free_up(self, count: int) -> None:
+        if count > self.available:
+            raise RuntimeError(f"{count} blocks wanted, {self.available} of {self.total} available")
+        self.refill(count)

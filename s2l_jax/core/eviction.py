@@ -94,18 +94,17 @@ class Evictor:
 
     def price(self, victim: Session, blocks: int, hidden_s: float) -> Price:
         """What it costs a session to lose its last `blocks` blocks."""
-        memory, costs, size = self._memory, self._costs, victim.block_size
-        first = len(victim.blocks) - blocks
-        recompute_s = costs.recompute(victim.computed - first * size, first * size)
-        host = memory.host
+        host, costs, size, computed = self._memory.host, self._costs, victim.block_size, victim.computed
+        first = victim.blocks.size - blocks
+        recompute_s = costs.recompute(computed - first * size, first * size)
         if host is None:
             return Price(recompute_s, swap=False)
-        full = max(first, min(victim.computed, len(victim.tokens)) // size)
-        unsaved = sum(victim.key(index) not in host for index in range(first, full))
+        full = max(first, min(computed, victim.tokens.size) // size)
+        unsaved = host.count_missing(victim.keys(first, full))
         if unsaved > host.room:
             return Price(recompute_s, swap=False)
         swap_s = costs.swap_in(full - first) + max(0.0, costs.swap_out(unsaved) - hidden_s)
-        swap_s += costs.recompute(victim.computed - full * size, full * size)  # a block that is not full stays behind
+        swap_s += costs.recompute(computed - full * size, full * size)  # a block that is not full stays behind
         if self._config.preemption == "swap" or swap_s < recompute_s:
             return Price(swap_s, swap=True)
         return Price(recompute_s, swap=False)

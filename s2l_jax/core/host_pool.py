@@ -10,6 +10,7 @@ one: it just stops asking for it (`demote`).
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 
 from s2l_jax.core.ids import HostSlot
 from s2l_jax.core.keys import BlockKey
@@ -41,6 +42,10 @@ class HostPool:
     def room(self) -> int:
         """Slots that hold nothing, or only a backup."""
         return len(self._free) + len(self._backups)
+
+    def count_missing(self, keys: Sequence[BlockKey]) -> int:
+        """How many of these contents have no copy."""
+        return len(keys) - sum(map(self._slots.__contains__, keys))
 
     def reserve(self, key: BlockKey, tokens: bytes, *, swapped: bool) -> tuple[HostSlot, int] | None:
         """Finds a slot for a copy that is not here yet; the slot and its new epoch, or None if none can be had.

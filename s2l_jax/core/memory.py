@@ -33,6 +33,7 @@ class Memory:
         self.counters = Preemptions()
         self.predicted_s = 0.0
         self._kept_free = min(config.token_budget // config.block_size, config.num_blocks // _FREE_SHARE)
+        self._admitted = 0
         self._new: deque[tuple[int, BlockKey]] = deque(maxlen=config.num_blocks)
 
     def land(self, session: Session) -> None:
@@ -41,6 +42,11 @@ class Memory:
         for block, key in session.index_landed(self.pool):
             if self.host is not None and not session.is_final:
                 self._new.append((block, key))
+
+    def admit(self, session: Session) -> None:
+        """The session, which held no blocks, holds some now."""
+        self._admitted += 1
+        session.admitted = self._admitted
 
     def refill(self) -> None:
         """Frees what the next step may allocate, as far as cached content has to go for it; not while planning."""
@@ -55,16 +61,16 @@ class Memory:
         self.counters.backup_blocks += not swapped
         return HostCopy(BlockId(block), *reserved)
 
-    def back_up(self, most_blocks: int) -> Iterable[HostCopy]:
-        """Plans copies of blocks that streams hold, oldest first, so that losing them later costs no copy then.
+    @property
+    def may_back_up(self) -> bool:
+        """True if there may be something to back up, and memory is getting short: before that nobody loses anything."""
+        return bool(self._new) and self.pool.available <= _BACK_UP_BELOW_AVAILABLE * self.pool.total
 
-        Only once memory is getting short: before that, nobody is going to lose anything.
-        """
-        if self.host is None or self.pool.available > _BACK_UP_BELOW_AVAILABLE * self.pool.total:
-            return
-        while self._new and most_blocks and self.host.room:
+    def back_up(self, most_blocks: int) -> Iterable[HostCopy]:
+        """Plans copies of blocks that streams hold, oldest first, so that losing them later costs no copy then."""
+        while self.host is not None and self._new and most_blocks and self.host.room:
             block, key = self._new.popleft()
-            entry = self.pool.index.entry(block)
+            entry = self.pool.index.entries.get(block)
             if entry is None or entry[1] != key or key in self.host or not self.pool.refs(block):
                 continue
             copy = self.save(block, key, entry[2], swapped=False)

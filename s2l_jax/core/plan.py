@@ -88,8 +88,7 @@ class HostCopy(NamedTuple):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepPlan:
+class StepPlan(NamedTuple):
     """One engine step.
 
     In this order, or so that nobody can tell: `saves` read their pages, `loads` and `copies` write theirs, chunks run,

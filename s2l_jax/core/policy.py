@@ -17,6 +17,7 @@ results compare; sessions without work go last there, which here is no policy's 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from s2l_jax.core.costs import CostModel
 from s2l_jax.core.errors import InvalidArgument
@@ -24,6 +25,8 @@ from s2l_jax.core.session import Session
 from s2l_jax.core.tenants import TenantUsage
 
 STRETCH = 2.0
+
+_NOTED = attrgetter("rank")
 
 type Rank = tuple[float, ...]
 type RankFunction = Callable[[Session], Rank]
@@ -60,18 +63,20 @@ class Policy:
 
     Attributes:
       rank: the session's rank now.
+      sort_key: what to sort many by in one step: `rank`, or what ranks them alike in less time.
       note: to be called when a session's tokens or KV have changed by more than a decoded token.
       streams_last: incomplete sessions get only what complete ones cannot use, in short steps, and take memory only
         where that pays. Otherwise budget and memory go by rank alone, as in the artifact.
     """
 
     rank: RankFunction
+    sort_key: Callable[[], RankFunction]
     note: Callable[[Session, float], None]
     streams_last: bool
 
 
 def _plain(rank: RankFunction) -> Callable[[CostModel, TenantUsage], Policy]:
-    return lambda costs, usage: Policy(rank, lambda session, now_s: None, streams_last=False)
+    return lambda costs, usage: Policy(rank, lambda: rank, lambda session, now_s: None, streams_last=False)
 
 
 def _s2l(costs: CostModel, usage: TenantUsage) -> Policy:
@@ -93,7 +98,10 @@ def _s2l(costs: CostModel, usage: TenantUsage) -> Policy:
         late, priority, due_s, arrival = session.rank
         return (late, priority, due_s + excess_s, arrival)
 
-    return Policy(rank, note, streams_last=True)
+    def sort_key() -> RankFunction:
+        return rank if usage.excess_s else _NOTED
+
+    return Policy(rank, sort_key, note, streams_last=True)
 
 
 POLICIES: dict[str, Callable[[CostModel, TenantUsage], Policy]] = {

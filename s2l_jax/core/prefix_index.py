@@ -21,18 +21,22 @@ type Siblings = dict[bytes, dict[int, None]]
 
 
 class PrefixIndex:
-    """Names blocks by content. A block has at most one entry, a full content at most one block."""
+    """Names blocks by content. A block has at most one entry, a full content at most one block.
+
+    Attributes:
+      entries: of each block, its parent, its own key (None if it is not full) and its tokens; to be looked at.
+    """
 
     def __init__(self) -> None:
         self._blocks: dict[BlockKey, int] = {}
         self._children: dict[BlockKey, int | Siblings] = {}  # most parents have one child
-        self._entries: dict[int, tuple[BlockKey, BlockKey | None, bytes]] = {}
+        self.entries: dict[int, tuple[BlockKey, BlockKey | None, bytes]] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __contains__(self, block: int) -> bool:
-        return block in self._entries
+        return block in self.entries
 
     def add(self, block: int, parent: BlockKey, key: BlockKey | None, tokens: bytes) -> bool:
         """Names a block that has no entry yet.
@@ -50,19 +54,19 @@ class PrefixIndex:
             if key in self._blocks:
                 return False
             self._blocks[key] = block
-        self._entries[block] = parent, key, tokens
+        self.entries[block] = parent, key, tokens
         siblings = self._children.get(parent)
         if siblings is None:
             self._children[parent] = block
             return True
         if isinstance(siblings, int):
-            siblings = self._children[parent] = {self._entries[siblings][2][:_TOKEN_BYTES]: {siblings: None}}
+            siblings = self._children[parent] = {self.entries[siblings][2][:_TOKEN_BYTES]: {siblings: None}}
         siblings.setdefault(tokens[:_TOKEN_BYTES], {})[block] = None
         return True
 
     def remove(self, block: int) -> None:
         """Forgets a block, if it has an entry."""
-        entry = self._entries.pop(block, None)
+        entry = self.entries.pop(block, None)
         if entry is None:
             return
         parent, key, tokens = entry
@@ -79,14 +83,17 @@ class PrefixIndex:
             if not siblings:
                 del self._children[parent]
 
-    def goes_on(self, parent: BlockKey) -> bool:
-        """True if there is any block behind `parent`; if not, there is nothing to find."""
-        return parent in self._children
+    def goes_on(self, parent: BlockKey, first: bytes) -> bool:
+        """True if a block behind `parent` begins with this token, int32 as bytes; if not, there is nothing to find."""
+        siblings = self._children.get(parent)
+        if isinstance(siblings, int):
+            return self.entries[siblings][2].startswith(first)
+        return siblings is not None and first in siblings
 
     def find(self, parent: BlockKey, key: BlockKey, tokens: bytes) -> int | None:
         """The block of this full content, or None."""
         block = self._blocks.get(key)
-        if block is None or self._entries[block] != (parent, key, tokens):
+        if block is None or self.entries[block] != (parent, key, tokens):
             return None
         return block
 
@@ -106,17 +113,13 @@ class PrefixIndex:
             return best, matched
         alike = (siblings,) if isinstance(siblings, int) else siblings.get(tokens[:1].tobytes(), ())
         for block in islice(reversed(alike), _MOST_COMPARED):
-            common = common_prefix(np.frombuffer(self._entries[block][2], np.int32), tokens)
+            common = common_prefix(np.frombuffer(self.entries[block][2], np.int32), tokens)
             if common > matched:
                 best, matched = block, common
         return best, matched
-
-    def entry(self, block: int) -> tuple[BlockKey, BlockKey | None, bytes] | None:
-        """Parent, key (None if not full) and tokens of a block, or None if it has no entry."""
-        return self._entries.get(block)
 
     def clear(self) -> None:
         """Forgets everything."""
         self._blocks.clear()
         self._children.clear()
-        self._entries.clear()
+        self.entries.clear()

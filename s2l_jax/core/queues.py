@@ -51,18 +51,21 @@ class Queues:
 
     def queue_of(self, session: Session) -> Queue | None:
         """Where a session belongs; None if it waits for an event, the token of a step in flight, or its KV."""
-        if session.is_arriving or (session.hands_over and session.length > session.prompt_tokens):
+        length = session.tokens.size + session.pending
+        has_output = length > session.prompt_tokens
+        if session.is_arriving or (has_output and session.hands_over):
             return None
+        remaining = length - session.computed
         if not session.is_final:
-            return self.streams if session.remaining else None
-        is_decode = session.remaining == 1 and session.output_tokens + session.pending > 0
+            return self.streams if remaining else None
+        is_decode = remaining == 1 and has_output
         if not session.pending:
             if is_decode:
                 return self.decodes
-            return self.prompts if session.remaining else self.ready
-        if not is_decode or session.params.has_penalties:
+            return self.prompts if remaining else self.ready
+        if not is_decode or session.has_penalties:
             return None
-        return self.decodes if session.output_tokens + session.pending < session.params.max_tokens else None
+        return self.decodes if length < session.max_length else None
 
     def check_integrity(self, sessions: Iterable[Session]) -> None:
         """Raises RuntimeError unless every session, and nobody else, is where it belongs."""

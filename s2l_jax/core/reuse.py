@@ -11,6 +11,17 @@ from s2l_jax.core.keys import child_key, root_key
 from s2l_jax.core.session import Session
 
 
+def may_find(session: Session, pool: BlockPool, host: HostPool | None) -> bool:
+    """False if neither device nor host has anything that continues what a session has: then nobody need look closer."""
+    size, start = session.block_size, session.computed
+    if start % size or start >= session.reach:
+        return False
+    index = start // size
+    if pool.index.goes_on(session.key(index - 1), session.tokens.view[start : start + 1].tobytes()):
+        return True
+    return host is not None and start + size <= session.reach and session.key(index) in host
+
+
 def claim_shared(session: Session, pool: BlockPool, host: HostPool | None) -> None:
     """Shares all blocks of the device that continue what a session has. Costs the device nothing."""
     size = session.block_size
@@ -19,11 +30,8 @@ def claim_shared(session: Session, pool: BlockPool, host: HostPool | None) -> No
     reach = session.reach
     index = session.computed // size
     while (index + 1) * size <= reach:
-        parent = session.key(index - 1)
-        if not pool.index.goes_on(parent):
-            return
         key = session.key(index)
-        block = pool.index.find(parent, key, session.block_tokens(index))
+        block = pool.index.find(session.key(index - 1), key, session.block_tokens(index))
         if block is None:
             return
         has_landed = session.landed == session.computed
@@ -57,11 +65,8 @@ def find_part(session: Session, pool: BlockPool) -> tuple[int, int]:
     start, size, reach = session.computed, session.block_size, session.reach
     if start % size or start >= reach:
         return -1, 0
-    parent = session.key(start // size - 1)
-    if not pool.index.goes_on(parent):
-        return -1, 0
     tokens = session.tokens.view[start : min(reach, start + size)]
-    block, matched = pool.index.find_part(parent, tokens)
+    block, matched = pool.index.find_part(session.key(start // size - 1), tokens)
     return (block, matched) if matched > 1 or matched == len(tokens) else (-1, 0)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from s2l_jax.core.admission import Admitter
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import CostModel, PhysicalCosts
+from s2l_jax.core.draft import Flight
 from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from s2l_jax.core.eviction import Evictor
 from s2l_jax.core.gaps import GapEstimator
@@ -34,7 +35,7 @@ from s2l_jax.core.queues import Queues
 from s2l_jax.core.reuse import cached_tokens, claim_shared
 from s2l_jax.core.rows import Rows
 from s2l_jax.core.session import Session, SessionState
-from s2l_jax.core.step_builder import Flight, StepBuilder
+from s2l_jax.core.step_builder import StepBuilder
 from s2l_jax.core.tenants import TenantUsage
 from s2l_jax.core.tokens import common_prefix
 
@@ -230,7 +231,7 @@ class Scheduler:
         session.computed = session.lost = handoff.computed
         session.ends.append(session.computed)
         if len(session.blocks):
-            self._builder.note_admitted(session)
+            self._memory.admit(session)
         self._enter(session, handoff.open_s if handoff.first_token_s is None else handoff.first_token_s)
         return session.blocks.view[shared:]
 

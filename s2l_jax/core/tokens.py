@@ -59,17 +59,21 @@ class Int32Buffer:
 
 
 class Int32Ring:
-    """A first-in-first-out queue of at most as many values as it was made with, in O(values moved) without a loop."""
+    """A first-in-first-out queue of at most as many values as it was made with, in O(values moved) without a loop.
 
-    __slots__ = ("_data", "_head", "_length")
+    Attributes:
+      size: how many values there are.
+    """
+
+    __slots__ = ("_data", "_head", "size")
 
     def __init__(self, values: np.ndarray) -> None:
         self._data = values
         self._head = 0
-        self._length = len(values)
+        self.size = len(values)
 
     def __len__(self) -> int:
-        return self._length
+        return self.size
 
     def pop(self, count: int) -> np.ndarray:
         """Takes the `count` oldest values out, int32 `[count]`.
@@ -77,13 +81,31 @@ class Int32Ring:
         Raises:
           RuntimeError: there are fewer.
         """
-        if count > self._length:
-            raise RuntimeError(f"{count} values wanted, {self._length} are there")
-        head, end, data = self._head, self._head + count, self._data
-        values = data[head:end].copy() if end <= len(data) else np.concatenate([data[head:], data[: end - len(data)]])
-        self._head = end % len(data)
-        self._length -= count
+        if count > self.size:
+            raise RuntimeError(f"{count} values wanted, {self.size} are there")
+        data, head = self._data, self._head
+        end, wrap = head + count, len(data)
+        if end < wrap:
+            values = data[head:end].copy()
+            self._head = end
+        else:
+            values = np.concatenate([data[head:], data[: end - wrap]])
+            self._head = end - wrap
+        self.size -= count
         return values
+
+    def pop_one(self) -> int:
+        """Takes the oldest value out.
+
+        Raises:
+          RuntimeError: there is none.
+        """
+        if not self.size:
+            raise RuntimeError("a value wanted, none is there")
+        value: int = self._data.item(self._head)
+        self._head = (self._head + 1) % len(self._data)
+        self.size -= 1
+        return value
 
     def push(self, values: Sequence[int]) -> None:
         """Adds values behind the others.
@@ -91,18 +113,18 @@ class Int32Ring:
         Raises:
           RuntimeError: there is no room for them.
         """
-        size, count = len(self._data), len(values)
-        if self._length + count > size:
-            raise RuntimeError(f"{count} values more than the {self._length} of {size} that are there")
-        start = (self._head + self._length) % size
-        before_wrap = min(count, size - start)
+        wrap, count = len(self._data), len(values)
+        if self.size + count > wrap:
+            raise RuntimeError(f"{count} values more than the {self.size} of {wrap} that are there")
+        start = (self._head + self.size) % wrap
+        before_wrap = min(count, wrap - start)
         self._data[start : start + before_wrap] = values[:before_wrap]
         self._data[: count - before_wrap] = values[before_wrap:]
-        self._length += count
+        self.size += count
 
     def values(self) -> list[int]:
         """All values, oldest first."""
-        return np.roll(self._data, -self._head)[: self._length].tolist()
+        return np.roll(self._data, -self._head)[: self.size].tolist()
 
 
 def common_prefix(left: np.ndarray, right: np.ndarray) -> int:

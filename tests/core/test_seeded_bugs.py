@@ -12,12 +12,12 @@ from hypothesis.stateful import run_state_machine_as_test
 from s2l_jax.core import keys, session
 from s2l_jax.core.blocks import BlockPool
 from s2l_jax.core.costs import PhysicalCosts
+from s2l_jax.core.draft import Draft, Flight
 from s2l_jax.core.eviction import Evictor
 from s2l_jax.core.host_pool import HostPool
 from s2l_jax.core.keys import BlockKey
 from s2l_jax.core.memory import Memory
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.plan import StepPlan
 from s2l_jax.core.queues import Queues
 from s2l_jax.core.reuse import find_part
 from s2l_jax.core.session import Session
@@ -117,10 +117,10 @@ def save_after_writing(patch: pytest.MonkeyPatch) -> None:
     finish = StepBuilder._finish
     late: dict[int, tuple] = {}
 
-    def finish_late(self: StepBuilder) -> StepPlan:
-        plan = finish(self)
-        saves, late[id(self)] = late.get(id(self), ()), plan.saves
-        return replace(plan, saves=saves)
+    def finish_late(self: StepBuilder, draft: Draft) -> Flight:
+        flight = finish(self, draft)
+        saves, late[id(self)] = late.get(id(self), ()), flight.plan.saves
+        return flight._replace(plan=flight.plan._replace(saves=saves))
 
     patch.setattr(StepBuilder, "_finish", finish_late)
 
