@@ -20,14 +20,16 @@ extensions = [
     "links_and_navigation",
     "markdown_docstrings",
 ]
-exclude_patterns = ["_ext", "pictures"]
+exclude_patterns = ["_ext", "_templates", "pictures"]
+templates_path = ["_templates"]
+smartquotes = False  # `--option` is not a dash
 nitpicky = False  # a type that another package documents is no broken link
 default_role = "code"  # docstrings write `name` as Markdown does
 
 myst_heading_anchors = 4
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
@@ -37,10 +39,10 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
-    "header_links_before_dropdown": 6,
+    "navbar_center": [],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"**": ["globaltoc.html"]}
+html_sidebars = {"**": ["pages.html"]}
 html_show_sourcelink = False
 html_show_copyright = False

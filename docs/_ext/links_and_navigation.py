@@ -17,9 +17,10 @@ _TREE = re.compile(r"```{toctree}\n(.*?)```", re.DOTALL)
 
 
 def named_pages(index: str) -> list[str]:
-    """The pages that the toctrees of an index name, without `.md`."""
+    """The pages that the toctrees of an index name, without `.md`; an entry is `page` or `title <page>`."""
     lines = [line.strip() for tree in _TREE.findall(index) for line in tree.splitlines()]
-    return [line for line in lines if line and not line.startswith(":")]
+    entries = [line for line in lines if line and not line.startswith(":")]
+    return [entry.rpartition("<")[2].rstrip(">") for entry in entries]
 
 
 def _read(app: "Sphinx", page: str, source: list[str]) -> None:

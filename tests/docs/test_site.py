@@ -38,8 +38,8 @@ def test_links_and_pictures_are_found() -> None:
 
 def test_pages_that_nobody_named_are_in_the_navigation_all_the_same() -> None:
     extension = _extension("links_and_navigation")
-    index = "```{toctree}\n:caption: Use\n\nquickstart\n```\n" + extension._more(["fresh"])
-    assert extension.named_pages(index) == ["quickstart", "fresh"]
+    index = "```{toctree}\n:caption: Use\n\nquickstart\nTitle <one/two>\n```\n" + extension._more(["fresh"])
+    assert extension.named_pages(index) == ["quickstart", "one/two", "fresh"]
     assert extension._more([]) == ""
 
 
