@@ -92,6 +92,7 @@ def serve(
     from serving.grpc.server import GrpcConfig
     from serving.http.server import HttpConfig
     from serving.logs.logs import logging_to
+    from serving.runner import run
     from serving.watch.start import Startup, watched
 
     context = click.get_current_context()
@@ -117,7 +118,7 @@ def serve(
     serving = _serve(
         assembly, grpc_config, http_config, protection.api_keys, observation, drain_timeout_s, ready_file, startup
     )
-    asyncio.run(serving)
+    run(serving)
 
 
 async def _serve(

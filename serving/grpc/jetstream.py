@@ -94,6 +94,7 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
                 content = _StreamContent(samples=[await sample.next() for sample in samples])
                 await writer.write(jetstream_pb2.DecodeResponse(stream_content=content))
         finally:
+            writer.close()
             for sample in samples:
                 sample.close(account)
 

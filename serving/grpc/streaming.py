@@ -48,4 +48,7 @@ class StreamingContextServicer(streaming_pb2_grpc.StreamingContextServicer):
         account = account_of(self._tenants, context.invocation_metadata())
         writer = Writer(context, self._send_timeout_s)
         stream = SessionStream(account, self._pool, self._default_max_tokens, writer, self._open_timeout_s)
-        await stream.run(requests)
+        try:
+            await stream.run(requests)
+        finally:
+            writer.close()

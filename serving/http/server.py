@@ -41,6 +41,8 @@ class HttpConfig:
       receive_timeout_s: time for a request's body to come.
       send_timeout_s: a client that takes nothing for this long is cut off.
       head_timeout_s: time for the head of a request to come, and for the first message of a WebSocket.
+      keep_alive_s: a connection without a request stays open this long, longer than clients keep theirs, so that none
+        sends a request while it is being closed.
       max_connections: connections at once.
       tls: the server's certificate; None is plain HTTP.
       open_paths: need no key on a server with keys, besides `/health` and `/ready`.
@@ -55,6 +57,7 @@ class HttpConfig:
     receive_timeout_s: float = 60.0
     send_timeout_s: float = 60.0
     head_timeout_s: float = 20.0
+    keep_alive_s: int = 65
     max_connections: int = 4096
     tls: ServerTls | None = None
     open_paths: tuple[str, ...] = ()
@@ -120,6 +123,7 @@ class HttpServer:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=_STOP_GRACE_S,
+                timeout_keep_alive=config.keep_alive_s,
                 ssl_context_factory=None if config.tls is None else _context_factory(config.tls),
             )
         )

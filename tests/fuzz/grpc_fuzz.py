@@ -41,7 +41,7 @@ _CALL_TIMEOUT_S = 20.0
 _OWN_DEADLINE = "Deadline Exceeded"  # what the client's library says when the server has not answered
 
 _U32, _U64, _I32 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.integers(-(2**31), 2**31 - 1)
-_SMALL = st.integers(0, 8)
+_SMALL, _TOKEN = st.integers(0, 8), st.integers(0, 2**31 - 1)
 _TEXT = st.text(max_size=40) | st.text("ab ", min_size=1, max_size=300)
 _REAL = st.floats(width=32) | st.sampled_from([0.0, 0.5, 1.0])
 _IDS = st.lists(st.integers(0, 260) | _I32, max_size=30)
@@ -49,7 +49,7 @@ _IDS = st.lists(st.integers(0, 260) | _I32, max_size=30)
 _contents = st.one_of(
     st.builds(lambda text: pb.Content(text=text), _TEXT),
     st.builds(lambda ids: pb.Content(token_ids=pb.TokenIds(ids=ids)), st.lists(st.integers(0, 257), max_size=30)),
-    st.builds(lambda ids: pb.Content(token_ids=pb.TokenIds(ids=[abs(i) for i in ids])), st.lists(_I32, max_size=5)),
+    st.builds(lambda ids: pb.Content(token_ids=pb.TokenIds(ids=ids)), st.lists(_TOKEN, max_size=5)),
     st.just(pb.Content()),
     st.none(),
 )
@@ -62,7 +62,7 @@ _params = st.builds(
     min_p=_REAL,
     seed=st.none() | _U64,
     stop=st.lists(st.text(max_size=5), max_size=3),
-    stop_token_ids=st.lists(_SMALL | _U32, max_size=3),
+    stop_token_ids=st.lists(_SMALL | _TOKEN, max_size=3),
     ignore_eos=st.booleans(),
     repetition_penalty=_REAL,
     presence_penalty=_REAL,

@@ -255,7 +255,8 @@ def test_a_client_that_does_not_read_is_told_so_when_it_does() -> None:
             params = pb.SamplingParams(max_tokens=5000, logprobs=20)
             await call.write(pb.SessionRequest(open=pb.Open(content=_text("go"), final=True, params=params)))
             await eventually(lambda: one.orchestrator.stats().sessions_open == 1)
-            await eventually(one.is_empty, 10)
+            await eventually(lambda: one.orchestrator.stats().sessions_open == 0, 15)
+            await eventually(one.is_empty)
             await asyncio.sleep(1.5)  # the handler is gone as well; the status waits in gRPC
             received = 0
             with pytest.raises(grpc.aio.AioRpcError) as error:
