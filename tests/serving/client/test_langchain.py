@@ -1,6 +1,5 @@
 """LangChain's retrievers and callbacks against a server."""
 
-import asyncio
 import subprocess
 import sys
 from typing import Any
@@ -93,7 +92,6 @@ def test_a_session_that_failed_is_told_to_the_chain() -> None:
         with pytest.raises(FailedPrecondition, match="asked"):
             Letters(letters="a").invoke("q", config={"callbacks": [langchain.callback(context)]})
         session.result()
-    assert asyncio.iscoroutinefunction(langchain.aretrieve)
 
 
 @pytest.mark.parametrize(
