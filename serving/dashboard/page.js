@@ -77,7 +77,7 @@ function drawSessions() {
   const left = 78, right = width - 8, top = 4, bottom = height - 18;
   timeAxis(pen, left, right, top, bottom);
   const from_s = state.now_s - state.window_s;
-  const x = (at_s) => left + (Math.max(at_s, from_s) - from_s) / state.window_s * (right - left);
+  const x = (at_s) => left + (Math.min(Math.max(at_s, from_s), state.now_s) - from_s) / state.window_s * (right - left);
   const pitch = Math.min(18, Math.max(3, (bottom - top) / Math.max(1, rows.length)));
   const thick = pitch >= 5 ? pitch - 1.5 : pitch - 0.6;
   const colors = PHASES.map(color);
@@ -108,7 +108,7 @@ function drawSessions() {
   });
   const { in_window } = state.sessions;
   byId("shown").textContent = places.length < in_window
-    ? `the newest ${number(places.length)} of ${number(in_window)} in this window are drawn`
+    ? `drawn are the ${number(places.length)} that changed last, of ${number(in_window)} in this window`
     : `${number(in_window)} in this window`;
 }
 

@@ -1,8 +1,8 @@
 """What the live page shows, as one bounded JSON object."""
 
+import heapq
 import math
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 from s2l_jax.orchestrator.counters import OrchestratorStats
@@ -12,7 +12,7 @@ from serving.metrics.readings import ServerFacts
 from serving.watch.book import Book
 from serving.watch.record import Phase, SessionRecord
 
-MOST_ROWS = 300
+MOST_ROWS = 130
 MOST_BARS = 40
 MOST_TICKS = 32
 _ID_CHARS = 8  # enough to find a session in the log, and too few to act for it
@@ -44,11 +44,12 @@ def state_of(
     from_s = now_s - window_s
     counts = book.counts()
     with book.lock:
-        rows = [_row(record, from_s, tenant) for record in _newest(book, from_s)]
-        first_tokens = [
-            (r.ttft_final_s, r.ttft_open_s) for r in (*book.ended, *islice(reversed(book.open.values()), MOST_ROWS))
-        ]
-        ended_in_window = sum(r.end_s is not None and r.end_s > from_s for r in book.ended)
+        running, ended = list(book.open.values()), list(book.ended)
+    ended_in_window = [record for record in ended if record.end_s is not None and record.end_s > from_s]
+    drawn = _most_active([*running, *ended_in_window])
+    with book.lock:
+        rows = [_row(record, from_s, tenant) for record in drawn]
+    first_tokens = [(record.ttft_final_s, record.ttft_open_s) for record in (*ended, *running)]
     scheduler, counters = stats.scheduler, stats.counters
     return {
         "now_s": round(now_s, 3),
@@ -90,15 +91,14 @@ def state_of(
             "final": _distribution(final_s for final_s, _ in first_tokens),
             "open": _distribution(open_s for _, open_s in first_tokens),
         },
-        "sessions": {"rows": rows, "in_window": sum(counts.phases.values()) + ended_in_window},
+        "sessions": {"rows": rows, "in_window": len(running) + len(ended_in_window)},
     }
 
 
-def _newest(book: Book, from_s: float) -> list[SessionRecord]:
-    """The `MOST_ROWS` sessions of the window that were opened last, the newest first."""
-    ended = (record for record in reversed(book.ended) if record.end_s is not None and record.end_s > from_s)
-    found = [*islice(reversed(book.open.values()), MOST_ROWS), *islice(ended, MOST_ROWS)]
-    return sorted(found, key=lambda record: -record.opening.now_s)[:MOST_ROWS]
+def _most_active(records: list[SessionRecord]) -> list[SessionRecord]:
+    """The `MOST_ROWS` sessions that changed last, in the order of their opening, the newest first."""
+    found = heapq.nlargest(MOST_ROWS, records, key=lambda record: record.end_s or record.phases[-1][1])
+    return sorted(found, key=lambda record: -record.opening.now_s)
 
 
 def _row(record: SessionRecord, from_s: float, tenant: str) -> dict[str, Any]:

@@ -33,17 +33,8 @@ def write_spans(tracer: Tracer, record: SessionRecord, model: str, offset_ns: in
     root = tracer.start_span(
         "session", _parent(record), SpanKind.SERVER, attributes=_attributes(record, model), start_time=to_ns(open_s)
     )
-    for chunk in record.chunks:
-        attributes: dict[str, AttributeValue] = {
-            "s2l.context_tokens": chunk.context_tokens,
-            "s2l.kept_tokens": chunk.kept_tokens,
-            "s2l.invalidated_tokens": chunk.invalidated_tokens,
-        }
-        root.add_event(chunk.op, attributes, to_ns(chunk.at_s))
-    for engine, at_s in record.engines:
-        root.add_event("engine", {"s2l.engine": engine}, to_ns(at_s))
-    if record.first_token_s is not None:
-        root.add_event("first_token", timestamp=to_ns(record.first_token_s))
+    for name, at_s, attributes in sorted(_events(record), key=lambda event: event[1]):
+        root.add_event(name, attributes, to_ns(at_s))
     root.add_event("end", {"s2l.reason": record.reason}, to_ns(record.end_s))
     inside = trace.set_span_in_context(root, Context())
     for name, start_s, end_s, attributes in _parts(record):
@@ -52,6 +43,21 @@ def write_spans(tracer: Tracer, record: SessionRecord, model: str, offset_ns: in
     if record.status:
         root.set_status(Status(StatusCode.ERROR, record.status))
     root.end(to_ns(record.end_s))
+
+
+def _events(record: SessionRecord) -> list[tuple[str, float, dict[str, AttributeValue]]]:
+    events: list[tuple[str, float, dict[str, AttributeValue]]] = []
+    for chunk in record.chunks:
+        attributes: dict[str, AttributeValue] = {
+            "s2l.context_tokens": chunk.context_tokens,
+            "s2l.kept_tokens": chunk.kept_tokens,
+            "s2l.invalidated_tokens": chunk.invalidated_tokens,
+        }
+        events.append((chunk.op, chunk.at_s, attributes))
+    events += [("engine", at_s, {"s2l.engine": engine}) for engine, at_s in record.engines]
+    if record.first_token_s is not None:
+        events.append(("first_token", record.first_token_s, {}))
+    return events
 
 
 def _parent(record: SessionRecord) -> Context:

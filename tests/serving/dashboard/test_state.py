@@ -62,14 +62,15 @@ def test_shows_what_a_real_orchestrator_did() -> None:
     assert dict(zip(state["history"]["fields"], sample, strict=True))["held"] == 1
 
 
-def test_two_thousand_sessions_are_counted_and_the_newest_are_drawn() -> None:
+def test_two_thousand_sessions_are_counted_and_those_that_changed_last_are_drawn() -> None:
     book = Book(Meters())
-    for index in range(2000):
-        _open(book, f"{index:04d}-" + "x" * 100, 1000.0 + index / 1000)
+    notes = [_open(book, f"{index:04d}-" + "x" * 100, 1000.0 + index / 1000) for index in range(2000)]
+    notes[7].changed("finish", Ack(SessionId("0007-"), 2, 10, 10, 0), final=True, now_s=1009.0)
     state = _state(book, 1010.0)
-    assert state["phases"]["arriving"] == state["sessions"]["in_window"] == 2000
+    assert (state["phases"]["arriving"], state["phases"]["waiting"]) == (1999, 1)
+    assert state["sessions"]["in_window"] == 2000
     names = [row["id"] for row in state["sessions"]["rows"]]
-    assert names == [f"{index:04d}-xxx" for index in range(1999, 1999 - MOST_ROWS, -1)]
+    assert names == [f"{index:04d}-xxx" for index in (*range(1999, 2000 - MOST_ROWS, -1), 7)]
     assert len(json.dumps(state)) < 100_000
 
 
