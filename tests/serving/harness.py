@@ -54,7 +54,8 @@ class World:
     def is_empty(self) -> bool:
         """True if no session is left and all blocks are back."""
         stats = self.orchestrator.stats()
-        self.scheduler.check_integrity()
+        with self.orchestrator._registry.lock:  # the engine's thread may be planning
+            self.scheduler.check_integrity()
         return stats.sessions_open == 0 and stats.scheduler.held_blocks == 0
 
 
