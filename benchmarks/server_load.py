@@ -12,7 +12,8 @@ Reported, after a warm-up:
 - memory: slope of the server's resident memory, least squares over all readings;
 - errors: whatever came that was not asked for;
 - overhead per token: CPU time of the server's threads but for the model's computation, divided by output tokens. The
-  engine's thread counts but for its time inside of the engine;
+  engine's thread counts but for its time inside of the engine. It holds what streams and pieces of context cost, too:
+  the difference of two runs with other `--tokens` is what a token costs;
 - lag of the event loop: by how much it is late for something due every 10 ms.
 
 Writes server_load.json.
@@ -40,7 +41,7 @@ from serving.client import AsyncClient, SamplingParams
 READING_S = 5.0
 STREAM_S = 60.0
 PIECES = 4
-STREAM_TOKENS, REQUEST_TOKENS = 32, 64
+REQUEST_TOKENS_PER_STREAM_TOKEN = 2
 STREAMS_PER_CONNECTION = 250
 COMPUTE_THREADS = ("tf_", "eigen", "XLA", "jax", "pjrt", "llvm", "tfrt")
 MAIN = "server_load_server.py"
@@ -56,12 +57,12 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
 
 
-async def keep_stream(client: AsyncClient, tally: Tally, chance: random.Random) -> None:
+async def keep_stream(client: AsyncClient, tally: Tally, chance: random.Random, tokens: int) -> None:
     """Opens one stream after the other, for ever."""
     await asyncio.sleep(chance.uniform(0, STREAM_S))
     while True:
         try:
-            async with client.session(SamplingParams(max_tokens=STREAM_TOKENS, ignore_eos=True)) as session:
+            async with client.session(SamplingParams(max_tokens=tokens, ignore_eos=True)) as session:
                 for _ in range(PIECES):
                     await session.append(text(chance))
                     await asyncio.sleep(chance.uniform(0.5, 1.5) * STREAM_S / PIECES)
@@ -74,16 +75,16 @@ async def keep_stream(client: AsyncClient, tally: Tally, chance: random.Random) 
             await asyncio.sleep(1.0)
 
 
-async def send_requests(url: str, tally: Tally, chance: random.Random, per_s: float) -> None:
+async def send_requests(url: str, tally: Tally, chance: random.Random, per_s: float, tokens: int) -> None:
     """Sends plain requests, at random times, for ever."""
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as running:
         while True:
             await asyncio.sleep(chance.expovariate(per_s))
-            running.create_task(send_request(http, url, tally, chance))
+            running.create_task(send_request(http, url, tally, chance, tokens))
 
 
-async def send_request(http: aiohttp.ClientSession, url: str, tally: Tally, chance: random.Random) -> None:
-    body = {"prompt": text(chance), "max_tokens": REQUEST_TOKENS, "ignore_eos": True, "stream": chance.random() < 0.5}
+async def send_request(http: aiohttp.ClientSession, url: str, tally: Tally, chance: random.Random, tokens: int) -> None:
+    body = {"prompt": text(chance), "max_tokens": tokens, "ignore_eos": True, "stream": chance.random() < 0.5}
     try:
         async with http.post(f"{url}/v1/completions", json=body) as answer:
             data = await answer.text()
@@ -91,7 +92,7 @@ async def send_request(http: aiohttp.ClientSession, url: str, tally: Tally, chan
                 tally.errors[f"request: {answer.status} {data[:200]}"] += 1
                 return
         tally.requests += 1
-        tally.tokens += REQUEST_TOKENS
+        tally.tokens += tokens
     except (aiohttp.ClientError, TimeoutError) as error:
         tally.errors[f"request: {error!r}"] += 1
 
@@ -128,14 +129,17 @@ class Server:
         return answer
 
 
-async def load(server: Server, streams: int, per_s: float, minutes: float, warm_up_s: float) -> list[dict[str, Any]]:
+async def load(
+    server: Server, streams: int, per_s: float, tokens: int, minutes: float, warm_up_s: float
+) -> list[dict[str, Any]]:
     """Loads the server, and returns its readings after the warm-up."""
     tally, chance = Tally(), random.Random(1)
+    url = f"http://127.0.0.1:{server.ports['http']}"
     connections = [
         AsyncClient(f"127.0.0.1:{server.ports['grpc']}") for _ in range(-(-streams // STREAMS_PER_CONNECTION))
     ]
-    work = [keep_stream(connections[i % len(connections)], tally, random.Random(i)) for i in range(streams)] + [
-        send_requests(f"http://127.0.0.1:{server.ports['http']}", tally, chance, per_s)
+    work = [keep_stream(connections[i % len(connections)], tally, random.Random(i), tokens) for i in range(streams)] + [
+        send_requests(url, tally, chance, per_s, REQUEST_TOKENS_PER_STREAM_TOKEN * tokens)
     ]
     tasks = [asyncio.create_task(one) for one in work]
     began_s, readings = time.monotonic(), []
@@ -179,13 +183,14 @@ def overhead_us(readings: list[dict[str, Any]]) -> float:
 @click.command(help=__doc__)
 @click.option("--streams", default=2000, show_default=True)
 @click.option("--requests-per-s", default=5.0, show_default=True)
+@click.option("--tokens", default=32, show_default=True, help="Of a stream's output; requests have twice as many.")
 @click.option("--minutes", default=15.0, show_default=True, help="After the warm-up.")
 @click.option("--warm-up-s", default=90.0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/server_load"), show_default=True)
-def main(streams: int, requests_per_s: float, minutes: float, warm_up_s: float, out: Path) -> None:
+def main(streams: int, requests_per_s: float, tokens: int, minutes: float, warm_up_s: float, out: Path) -> None:
     server = Server(streams + 500)
     readings = asyncio.run(
-        load(server, streams, requests_per_s, minutes, warm_up_s), loop_factory=uvloop.new_event_loop
+        load(server, streams, requests_per_s, tokens, minutes, warm_up_s), loop_factory=uvloop.new_event_loop
     )
     server.stop()
     late_ms = np.concatenate([one["late_ms"] for one in readings])
