@@ -33,6 +33,8 @@ from serving.client.prompt import PromptPieces, pieces_of_template
 from serving.client.types import ModelInfo
 from serving.config import ServeConfig
 from serving.devices import devices_of, devices_of_all
+from serving.remote.peers import Peers, description_of
+from serving.remote.transport import GrpcTransport
 
 _CPU_HOST_KV_SHARE = 0.1
 _HOST_KV_SHARE = 0.25
@@ -54,7 +56,7 @@ class Assembly:
       chat_template: how a conversation becomes a prompt, None if the model has none.
       engine: sizes that were chosen, of the first engine.
       costs: what its scheduler reckons with.
-      deployed: role and devices of each engine.
+      deployed: role of each engine, and where it is.
     """
 
     orchestrator: Orchestrator
@@ -63,7 +65,7 @@ class Assembly:
     chat_template: ChatTemplate | None
     engine: EngineConfig
     costs: CostModel
-    deployed: tuple[tuple[Role, tuple[jax.Device, ...]], ...]
+    deployed: tuple[tuple[Role, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,15 @@ def assemble(
             engine = wrap_engine(engine)
         scheduler = Scheduler(scheduler_config(config, one, role, index), its_costs)
         units.append(EngineUnit(engine, scheduler, role, one.engine))
+    first_costs = units[0].scheduler.costs
+    peers = _peers_of(config, built[0], units[0]) if config.peers else None
+    if peers is not None:
+        units += peers.units(len(built))
     default_max_tokens = min(config.default_max_tokens, max(1, sizes.max_model_len // 2))
-    max_sessions = sizes.max_sessions * max(sum(role != other for role in roles) for other in ("prefill", "generate"))
+    max_sessions = max(
+        sum(unit.scheduler.config.max_sessions for unit in units if unit.role != other)
+        for other in ("prefill", "generate")
+    )
     limits = OrchestratorConfig(
         max_sessions=max_sessions,
         max_waiting=max_sessions,
@@ -178,12 +187,21 @@ def assemble(
         limit_max_tokens=sizes.max_model_len,
         idle_timeout_s=config.idle_timeout_s,
     )
-    orchestrator = Orchestrator(units, model.tokenizer, limits)
+    transport = None if peers is None else GrpcTransport()
+    orchestrator = Orchestrator(units, model.tokenizer, limits, transport=transport)
     orchestrator.start(lambda done, total, name: report("compile", done, total, name))
+    if peers is not None:
+        peers.watch(orchestrator, len(built))
     info = _model_info(model, sizes, default_max_tokens, config.policy)
-    deployed = tuple((role, one.devices) for role, one in zip(roles, built, strict=True))
-    first_costs = units[0].scheduler.costs
+    places = [*(", ".join(map(str, one.devices)) for one in built), *config.peer_addresses]
+    deployed = tuple((unit.role, place) for unit, place in zip(units, places, strict=True))
     return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, first_costs, deployed)
+
+
+def _peers_of(config: ServeConfig, built: Built, unit: EngineUnit) -> Peers:
+    model = built.model
+    own = description_of(unit.role, model.config, built.sizes, model.quantization, version("s2l-jax"))
+    return Peers(config.peer_addresses, own, unit.scheduler.config, unit.scheduler.costs)
 
 
 def _costs_of(

@@ -1,6 +1,7 @@
 """What a server is started with: parsed once, validated here, handed down."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from s2l_jax.orchestrator.config import Role
 from serving.slices import Slice
 
 DEFAULT_MODEL = "smollm2-135m"
+_ROLES: dict[str, Role] = {"prefill": "prefill", "generate": "generate", "both": "both"}
+_ADDRESS = re.compile(r"[^\s,]+:\d{1,5}")
 DTYPES = ("float32", "bfloat16")
 QUANTIZATIONS = ("int8",)
 
@@ -40,6 +43,8 @@ class ServeConfig:
         None takes the default device.
       prefill_slices: likewise, of engines that only compute contexts; given together with `generate_slices`.
       generate_slices: likewise, of engines that only generate.
+      role: what this process's only engine does, if others are engines in other processes.
+      peers: `HOST:PORT` of these, with commas between; None with a role waits for an orchestrator instead of being one.
       max_model_len: tokens of prompt and output together; None takes the model's own limit.
       kv_blocks: KV blocks in each engine's pool; None takes a share of the memory.
       block_size: tokens a block holds.
@@ -65,6 +70,8 @@ class ServeConfig:
     slices: str | None = None
     prefill_slices: str | None = None
     generate_slices: str | None = None
+    role: str | None = None
+    peers: str | None = None
     max_model_len: int | None = None
     kv_blocks: int | None = None
     block_size: int = 16
@@ -111,12 +118,31 @@ class ServeConfig:
     def engine_slices(self) -> tuple[tuple[Role, Slice | None], ...]:
         """Role and slice of each engine; None is the default device."""
         if self.prefill_slices is None or self.generate_slices is None:
-            return tuple(("both", each) for each in ((None,) if self.slices is None else Slice.parse_all(self.slices)))
+            return tuple(
+                (_ROLES[self.role or "both"], each)
+                for each in ((None,) if self.slices is None else Slice.parse_all(self.slices))
+            )
         prefill = Slice.parse_all(self.prefill_slices, "--prefill-slices")
         generate = Slice.parse_all(self.generate_slices, "--generate-slices")
         return (*(("prefill", each) for each in prefill), *(("generate", each) for each in generate))
 
+    @property
+    def peer_addresses(self) -> tuple[str, ...]:
+        """`HOST:PORT` of each peer."""
+        return () if self.peers is None else tuple(self.peers.split(","))
+
     def _check_slices(self) -> None:
+        if self.role is not None and self.role not in _ROLES:
+            raise InvalidArgument(f"--role is {self.role!r}, but must be one of {', '.join(_ROLES)}")
+        if self.role is None and self.peers is not None:
+            raise InvalidArgument("--peers needs --role: what this process's own engine does")
+        if self.role is not None and self.prefill_slices is not None:
+            raise InvalidArgument("--role is for one engine: leave it out beside --prefill-slices")
+        for address in self.peer_addresses:
+            if not _ADDRESS.fullmatch(address):
+                raise InvalidArgument(f"--peers has {address!r}, but must look like HOST:PORT,HOST:PORT")
+        if self.role is not None and len(self.engine_slices) > 1:
+            raise InvalidArgument("--role is for one engine: give one slice")
         if (self.prefill_slices is None) != (self.generate_slices is None):
             raise InvalidArgument("--prefill-slices and --generate-slices go together: give both, or --slices alone")
         if self.slices is not None and self.prefill_slices is not None:

@@ -134,6 +134,8 @@ class JaxEngine:
 
     def place(self, pages: Contents) -> Contents:
         """See `PageAccess.place`. Engines split over different numbers of devices see contents of the same shape."""
+        if self._memory.split_contents and len(pages) == 1:  # they come from elsewhere
+            pages = tuple(pages[0][at : at + 1] for at in range(len(pages[0])))
         return jax.block_until_ready(jax.device_put(pages, self._contents))
 
     def scatter(self, blocks: Sequence[int], pages: Contents) -> None:

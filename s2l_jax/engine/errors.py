@@ -9,3 +9,7 @@ class KVLost(InternalError):
     The engine has a fresh, empty pool and goes on; nothing that was computed before exists any more, for any session:
     all of them must be ended or computed from their first token.
     """
+
+
+class EngineGone(Exception):
+    """The engine cannot be reached any more, nor will it be: an orchestrator serves its sessions elsewhere."""

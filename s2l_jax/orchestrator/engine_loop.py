@@ -9,7 +9,7 @@ from collections.abc import Callable
 from s2l_jax.core.errors import InternalError, Unavailable
 from s2l_jax.core.outcome import Output, SessionStats
 from s2l_jax.core.plan import StepPlan
-from s2l_jax.engine.errors import KVLost
+from s2l_jax.engine.errors import EngineGone, KVLost
 from s2l_jax.engine.protocol import Progress
 from s2l_jax.orchestrator.counters import Ending
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
@@ -142,6 +142,8 @@ class EngineLoop:
     def _move_pages(self) -> None:
         try:
             self._moves.serve()
+        except EngineGone:
+            raise
         except Exception as error:  # noqa: BLE001 - as in `_submit`
             self._fail_steps(error)
 
@@ -149,6 +151,8 @@ class EngineLoop:
         self._outstanding.append(plan)
         try:
             self._engine.submit(plan)
+        except EngineGone:
+            raise
         except Exception as error:  # noqa: BLE001 - an engine may fail in any way, and the loop goes on
             self._fail_steps(error)
             return
@@ -160,6 +164,8 @@ class EngineLoop:
         """Brings the oldest step home; the one behind it, if there is one, begins on the device."""
         try:
             result = self._engine.collect()
+        except EngineGone:
+            raise
         except Exception as error:  # noqa: BLE001 - as above
             self._fail_steps(error)
             return

@@ -37,7 +37,8 @@ class Fleet:
         Raises:
           InvalidArgument: nobody computes contexts, or nobody generates.
         """
-        self.members = tuple(Member(unit, index, lock) for index, unit in enumerate(units))
+        self._lock = lock
+        self.members = [Member(unit, index, lock) for index, unit in enumerate(units)]
         self.transfers = Transfers(transport)
         for roles, what in ((_PROMPT_ROLES, "computes contexts"), (_OUTPUT_ROLES, "generates output")):
             if not any(member.role in roles for member in self.members):
@@ -52,6 +53,10 @@ class Fleet:
     def prompt_rows(self) -> int:
         """Sessions that may be open at once at those that new ones go to."""
         return sum(member.scheduler.config.max_sessions for member in self._of(_PROMPT_ROLES))
+
+    def member_of(self, unit: EngineUnit, index: int) -> Member:
+        """A member to put in the place of this index, once its engine is warm."""
+        return Member(unit, index, self._lock)
 
     def wake(self) -> None:
         """Everybody should look for work."""

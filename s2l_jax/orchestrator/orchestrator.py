@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from s2l_jax.core.errors import InternalError, InvalidArgument, S2LError, Unavailable
+from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError, Unavailable
 from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
@@ -68,12 +68,14 @@ class Orchestrator:
         self._transport = transport or InProcessTransport()
         self._registry = Registry(units, self._transport, config)
         self._loops = [EngineLoop(member, self._registry, clock) for member in self._registry.fleet.members]
-        self._opening = quiet(Blind().opening)
+        self._observer: Observer = Blind()
+        self._opening = quiet(self._observer.opening)
 
     # Life
 
     def observe(self, observer: Observer) -> None:
         """Tells an observer about steps, and about sessions opened, from now on; there is one at most."""
+        self._observer = observer
         self._opening = quiet(observer.opening)
         for loop in self._loops:
             loop.watch(observer)
@@ -89,6 +91,32 @@ class Orchestrator:
         """
         for loop in self._loops:
             loop.start(progress)
+
+    def replace(self, index: int, unit: EngineUnit) -> None:
+        """Puts an engine in the place of one that has failed, once it is warm. One thread at a time may call it.
+
+        Args:
+          index: of the one that has failed.
+          unit: fresh.
+
+        Raises:
+          FailedPrecondition: the old one works, or the server is shutting down.
+          Unavailable: the new one could not be made ready.
+        """
+        registry = self._registry
+        with registry.lock:
+            if registry.failure is not None or registry.fleet.members[index].is_alive:
+                raise FailedPrecondition(f"engine {index} cannot be replaced: it works, or nothing does")
+            member = registry.fleet.member_of(unit, index)
+        loop = EngineLoop(member, registry, self._clock)
+        loop.watch(self._observer)
+        loop.start(None)
+        with registry.lock:
+            registry.fleet.members[index] = member
+            self._loops.append(loop)
+            is_closing = registry.failure is not None
+        if is_closing:
+            loop.ask_to_stop()
 
     def drain(self, timeout_s: float) -> bool:
         """Lets open sessions come to their ends, but no new ones in; what is left after the time-out fails.

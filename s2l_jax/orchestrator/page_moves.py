@@ -36,6 +36,8 @@ class PageMoves:
         Raises:
           InternalError: pages could not be scattered, and outstanding steps were dropped: see `PageAccess.scatter`.
         """
+        with self._registry.lock:
+            self._registry.fleet.place_waiting(self._clock())  # what has just ended here leaves before the next step
         while (run := self._next_to_gather()) is not None:
             self._send(run)
         pages = 0

@@ -32,6 +32,10 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 @click.option("--slices", help="Devices to split the model over: cpu=2, gpu=1, tpu=4, v5e-8.  [default: one device]")
 @click.option("--prefill-slices", help="Devices of engines that only compute contexts, one slice each: cpu=2,cpu=2.")
 @click.option("--generate-slices", help="Devices of engines that only generate, likewise; goes with the option above.")
+@click.option(
+    "--role", help="prefill or generate: with --peers, of this process's own engine; without, an engine alone."
+)
+@click.option("--peers", help="HOST:PORT of engines in other processes, started with --role and without --peers.")
 @click.option("--max-model-len", type=int, help="Tokens of prompt and output together.  [default: the model's limit]")
 @click.option("--kv-blocks", type=int, help="KV blocks in the pool.  [default: a share of the memory]")
 @click.option("--block-size", default=_DEFAULTS.block_size, show_default=True, help="Tokens a block holds.")
@@ -95,6 +99,9 @@ def serve(
     from serving.runner import run
     from serving.watch.start import Startup, watched
 
+    if config.role is not None and config.peers is None:
+        _serve_engine(config, host, port, ready_file, quiet=quiet)
+        return
     context = click.get_current_context()
     logs = context.with_resource(logging_to(watching.log_format, watching.log_level))
     warning = protection.warning(host)
@@ -119,6 +126,22 @@ def serve(
         assembly, grpc_config, http_config, protection.api_keys, observation, drain_timeout_s, ready_file, startup
     )
     run(serving)
+
+
+def _serve_engine(config: ServeConfig, host: str, port: int, ready_file: Path | None, *, quiet: bool) -> None:
+    """An engine that waits for an orchestrator in another process."""
+    from serving.commands.progress import progress_bars
+    from serving.remote.run import run_engine
+
+    def on_ready(bound: int) -> None:
+        click.echo(
+            f"an engine to {config.role} waits at {host}:{bound}, on a private network: whoever reaches it has it"
+        )
+        if ready_file is not None:
+            _write_ready_file(ready_file, host, bound, None)
+
+    with progress_bars(quiet=quiet) as progress:
+        run_engine(config, f"{host}:{port}", progress, on_ready)
 
 
 async def _serve(
@@ -173,9 +196,7 @@ def _announce(assembly: "Assembly", config: "GrpcConfig", port: int, http_port: 
         f"--target grpc{s}://{host}:{port}"
     )
     if len(assembly.deployed) > 1:
-        click.echo(
-            "\n".join(f"Engine {i}: {r} on {', '.join(map(str, d))}" for i, (r, d) in enumerate(assembly.deployed))
-        )
+        click.echo("\n".join(f"Engine {i}: {role} on {place}" for i, (role, place) in enumerate(assembly.deployed)))
     if http_port is not None:
         click.echo(f"Listening on http{s}://{host}:{http_port}/v1  -  try: curl http{s}://{host}:{http_port}/v1/models")
 

@@ -1,12 +1,14 @@
 """Several engines behind one orchestrator: sessions move, engines fail, and answers stay what they are."""
 
+import contextlib
+import itertools
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from s2l_jax.core.errors import AlreadyExists, InternalError, InvalidArgument, ResourceExhausted, Unavailable
+from s2l_jax.core.errors import AlreadyExists, InternalError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.orchestrator.events import FailedEvent
@@ -75,6 +77,25 @@ def test_the_first_token_does_not_wait_for_the_pages() -> None:
         transport.opened.set()
         assert sink.ids == w.expected("hello")
         w.check_empty()
+
+
+def test_pages_leave_before_the_next_prompt_is_computed() -> None:
+    """Pages gathered behind the next step would have to wait for it, which may take seconds."""
+    with separate_world("pg", token_budget=16) as w:
+        order: list[str] = []
+        prefill = w.engines[0]
+        gather = prefill.gather
+
+        def note(blocks: list[int]) -> object:
+            order.append("gather")
+            return gather(blocks)
+
+        prefill.gather = note  # type: ignore[method-assign,assignment]
+        prefill.hook = lambda plan: order.append("sampling" if plan.samples else "step")
+        sinks = [w.ask(f"{i}" * 64) for i in range(6)]
+        assert all(sink.done for sink in sinks)
+        followers = [after for before, after in itertools.pairwise(order) if before == "sampling"]
+        assert followers == ["gather"] * len(followers)
 
 
 def test_a_session_that_ends_on_its_way_leaves_nothing() -> None:
@@ -250,11 +271,11 @@ def test_without_room_elsewhere_sessions_are_unavailable_with_a_hint() -> None:
 
 
 def touch(w: SeparateWorld) -> bool:
+    """Gives every session that is open still something to compute."""
     for number in range(5):
-        w.orchestrator.append(f"{number}", None)
-        w.orchestrator.update(f"{number}", "x" * (5 + number))
-        w.orchestrator.update(f"{number}", "y" * (5 + number))
-        w.orchestrator.update(f"{number}", "x" * (5 + number))
+        for text in ("y", "x"):
+            with contextlib.suppress(NotFound, Unavailable):
+                w.orchestrator.update(f"{number}", text * (5 + number))
     return False
 
 

@@ -13,7 +13,7 @@ from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import StepPlan
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.events import ProgressEvent
-from tests.orchestrator.harness import EOS, TIMEOUT_S, FakeClock, Gate, Recorder, World, world
+from tests.orchestrator.harness import EOS, TIMEOUT_S, FakeClock, Gate, Recorder, World, wait_until, world
 
 TEXT = "Grüße aus Köln: the context is still arriving. "
 
@@ -265,6 +265,7 @@ def test_counters_add_up(w: World) -> None:
     w.orchestrator.update("s", "xy")
     w.orchestrator.cancel("s")
     assert sink.done.finish_reason == "cancelled"
+    wait_until(lambda: w.orchestrator.stats().counters.steps == w.engine.steps)  # one may be on its way
     counters = w.orchestrator.stats().counters
     assert (counters.sessions_opened, counters.sessions_completed, counters.sessions_cancelled) == (4, 3, 1)
     assert (counters.tokens_prompt, counters.tokens_output) == (5, 24)

@@ -1,0 +1,177 @@
+"""The orchestrator's side: an engine in another process, behind the same protocols as one in this."""
+
+import itertools
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+
+from s2l_jax.core.errors import InternalError, Unavailable
+from s2l_jax.core.plan import StepPlan, StepResult
+from s2l_jax.engine.errors import EngineGone, KVLost
+from s2l_jax.engine.protocol import Progress
+from serving.protos.s2l.v1 import engine_pb2 as pb
+from serving.protos.s2l.v1 import engine_pb2_grpc
+from serving.remote.codec import ints_to_bytes, result_of, step_message
+from serving.remote.page_parts import join, parts_of
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""A peer that says nothing for ten seconds, its machine or the link included, counts as dead."""
+
+CONNECT_S = 10.0
+PAGES_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePages:
+    """Pages that another process keeps.
+
+    Attributes:
+      engine: where.
+      key: what they are called there.
+    """
+
+    engine: "RemoteEngine"
+    key: int
+
+    def fetch(self) -> np.ndarray:
+        """The pages themselves, `[pages, layers, kv_heads, block_size, kv_dim]`."""
+        return self.engine.fetch(self.key)
+
+
+class RemoteEngine:
+    """Executes plans in another process, and reaches its pages. It is warm there already.
+
+    The thread that calls `warmup` owns it, as with any engine; `place` and `fetch` may be called from any thread. If
+    the connection ends, or a step takes longer than it may, calls raise `EngineGone`: it is of no use any more.
+
+    Args:
+      address: `HOST:PORT`.
+      step_s: what a step may take at most.
+    """
+
+    def __init__(self, address: str, step_s: float = 120.0) -> None:
+        self.address = address
+        self._step_s = step_s
+        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub = engine_pb2_grpc.EngineStub(self._channel)
+        self._keys = itertools.count(1)
+        self._commands: queue.SimpleQueue[pb.EngineCommand | None] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[pb.EngineReply | Exception] = queue.SimpleQueue()
+        self._outstanding: deque[StepPlan] = deque()
+        self._attempt = 0
+        self._owner = 0
+
+    def describe(self) -> pb.EngineDescription:
+        """What it is.
+
+        Raises:
+          Unavailable: nobody answers there.
+        """
+        try:
+            return self._stub.Describe(pb.DescribeRequest(), timeout=CONNECT_S, wait_for_ready=True)
+        except grpc.RpcError as error:
+            raise Unavailable(f"no engine answers at {self.address}: {_details(error)}") from error
+
+    def warmup(self, progress: Progress | None = None) -> None:
+        """Takes possession of it; see `Engine.warmup`."""
+        replies = self._stub.Run(iter(self._commands.get, None))
+        threading.Thread(target=self._read, args=(replies,), name="s2l-remote", daemon=True).start()
+        self._owner = self._next_reply(CONNECT_S).owned.owner
+        if progress is not None:
+            progress(1, 1, self.address)
+
+    def submit(self, plan: StepPlan) -> None:
+        """See `Engine.submit`."""
+        self._outstanding.append(plan)
+        self._commands.put(pb.EngineCommand(step=step_message(plan, self._attempt)))
+
+    def collect(self) -> StepResult:
+        """See `Engine.collect`."""
+        reply = self._next_reply(self._step_s)
+        if reply.WhichOneof("reply") == "failed":
+            self._outstanding.clear()
+            self._attempt += 1
+            kind = KVLost if reply.failed.kv_lost else InternalError
+            raise kind(f"{reply.failed.message} at {self.address}")
+        return result_of(reply.done, self._outstanding.popleft())
+
+    def is_ready(self) -> bool:
+        """See `Engine.is_ready`."""
+        return bool(self._outstanding) and not self._replies.empty()
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """See `Engine.execute`."""
+        self.submit(plan)
+        return self.collect()
+
+    def gather(self, blocks: Sequence[int]) -> RemotePages:
+        """See `PageAccess.gather`."""
+        key = next(self._keys)
+        self._commands.put(pb.EngineCommand(gather=pb.Gather(key=key, blocks=ints_to_bytes(blocks))))
+        return RemotePages(self, key)
+
+    def place(self, pages: Sequence[np.ndarray]) -> RemotePages:
+        """See `PageAccess.place`: sends pages over. They are in this process's memory."""
+        key = next(self._keys)
+        together = np.concatenate([np.asarray(piece) for piece in pages])
+        try:
+            self._stub.PutPages(parts_of(together, self._owner, key), timeout=PAGES_S)
+        except grpc.RpcError as error:
+            raise Unavailable(f"pages could not be sent to {self.address}: {_details(error)}") from error
+        return RemotePages(self, key)
+
+    def fetch(self, key: int) -> np.ndarray:
+        """Pages that were gathered.
+
+        Raises:
+          Unavailable: they did not come.
+        """
+        request = pb.GetPagesRequest(owner=self._owner, key=key)
+        try:
+            return join(self._stub.GetPages(request, timeout=PAGES_S))[1]
+        except grpc.RpcError as error:
+            raise Unavailable(f"pages could not be had from {self.address}: {_details(error)}") from error
+
+    def scatter(self, blocks: Sequence[int], pages: RemotePages) -> None:
+        """See `PageAccess.scatter`. What goes wrong there shows as a failure of the next step."""
+        self._commands.put(pb.EngineCommand(scatter=pb.Scatter(key=pages.key, blocks=ints_to_bytes(blocks))))
+
+    def close(self) -> None:
+        """Lets go of it."""
+        self._commands.put(None)
+        self._channel.close()
+
+    def _read(self, replies: Iterator[pb.EngineReply]) -> None:
+        """Runs on a thread of its own."""
+        try:
+            for reply in replies:
+                self._replies.put(reply)
+            self._replies.put(EngineGone(f"the engine at {self.address} has shut down"))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for a reply
+            self._replies.put(EngineGone(f"the engine at {self.address} is gone: {_details(error)}"))
+
+    def _next_reply(self, timeout_s: float) -> pb.EngineReply:
+        try:
+            reply = self._replies.get(timeout=timeout_s)
+        except queue.Empty:
+            raise EngineGone(f"the engine at {self.address} has not answered for {timeout_s:g} s") from None
+        if isinstance(reply, Exception):
+            self._replies.put(reply)  # for whoever asks next
+            raise reply
+        return reply
+
+
+def _details(error: Exception) -> str:
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else repr(error)

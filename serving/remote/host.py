@@ -1,0 +1,212 @@
+"""The engine's side: one thread that executes what its owner sends, in order."""
+
+import itertools
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from s2l_jax.engine.errors import KVLost
+from s2l_jax.engine.protocol import MAX_OUTSTANDING, Engine, PageAccess
+from s2l_jax.transport.protocol import Pages
+from serving.protos.s2l.v1 import engine_pb2 as pb
+from serving.remote.codec import done_message, ints_of, plan_of
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.001
+
+
+@dataclass
+class _Owner:
+    """Who owns the engine, and what is under way for it."""
+
+    number: int
+    replies: "queue.SimpleQueue[pb.EngineReply | None]" = field(default_factory=queue.SimpleQueue)
+    attempt: int = 0
+    gathered: dict[int, Future[np.ndarray]] = field(default_factory=dict)
+    brought: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def pages_of(self, key: int) -> Future[np.ndarray]:
+        """Pages that are gathered under this key; whoever takes them may ask before they are."""
+        return self.gathered.setdefault(key, Future())
+
+
+class EngineHost:
+    """Runs an engine for one owner at a time. The engine is called by one thread only, which this starts.
+
+    What an owner leaves behind, steps and pages, goes with its stream; the next one starts anew.
+
+    Args:
+      engine: warm.
+      pages: of the engine.
+      page_shape: that pages must have: `[layers, kv_heads, block_size, kv_dim]`.
+      dtype: of pages.
+    """
+
+    def __init__(self, engine: Engine, pages: PageAccess, page_shape: tuple[int, ...], dtype: str) -> None:
+        self._engine = engine
+        self._pages = pages
+        self._page_shape, self._dtype = page_shape, dtype
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._owner: _Owner | None = None
+        self._commands: queue.SimpleQueue[tuple[_Owner, pb.EngineCommand | None] | None] = queue.SimpleQueue()
+        self._steps: deque[_Owner] = deque()
+        self._thread = threading.Thread(target=self._main, name="s2l-engine", daemon=True)
+        self._thread.start()
+
+    def run(self, commands: Iterator[pb.EngineCommand]) -> Iterator[pb.EngineReply]:
+        """Serves an owner until its commands end.
+
+        Raises:
+          FailedPrecondition: another owner has the engine.
+        """
+        with self._lock:
+            if self._owner is not None:
+                raise FailedPrecondition("another orchestrator has this engine: it takes one at a time")
+            owner = self._owner = _Owner(next(self._numbers))
+        reader = threading.Thread(target=self._read, args=(owner, commands), name="s2l-commands", daemon=True)
+        reader.start()
+        yield pb.EngineReply(owned=pb.Owned(owner=owner.number))
+        while (reply := owner.replies.get()) is not None:
+            yield reply
+
+    def put_pages(self, head: pb.PagePart, pages: np.ndarray) -> None:
+        """Keeps pages until their owner has them scattered.
+
+        Raises:
+          InvalidArgument: they are not like this engine's.
+          NotFound: the owner is gone.
+        """
+        if pages.shape[1:] != self._page_shape or str(pages.dtype) != self._dtype:
+            raise InvalidArgument(
+                f"pages of {list(pages.shape[1:])} in {pages.dtype} came, but this engine's are "
+                f"{list(self._page_shape)} in {self._dtype}"
+            )
+        self._find(head.owner).brought[head.key] = pages
+
+    def take_pages(self, owner: int, key: int, timeout_s: float) -> np.ndarray:
+        """Pages that the owner has had gathered.
+
+        Raises:
+          NotFound: there are none of this name, or the owner is gone.
+        """
+        found = self._find(owner)
+        try:
+            return found.pages_of(key).result(timeout_s)
+        except TimeoutError:
+            raise NotFound(f"no pages {key} were gathered in {timeout_s:g} s") from None
+        finally:
+            found.gathered.pop(key, None)
+
+    def close(self) -> None:
+        """Ends the thread and the engine."""
+        self._commands.put(None)
+        self._thread.join()
+
+    def _find(self, number: int) -> _Owner:
+        owner = self._owner
+        if owner is None or owner.number != number:
+            raise NotFound(f"owner {number} has not, or no longer, this engine")
+        return owner
+
+    def _read(self, owner: _Owner, commands: Iterator[pb.EngineCommand]) -> None:
+        try:
+            for command in commands:
+                self._commands.put((owner, command))
+        except Exception:  # noqa: BLE001 - however a stream ends, its owner is gone
+            _log.info("owner %d is gone", owner.number, exc_info=True)
+        self._commands.put((owner, None))
+
+    # On the engine's thread
+
+    def _main(self) -> None:
+        while True:
+            try:
+                command = self._commands.get(timeout=_LOOK_S if self._steps else None)
+            except queue.Empty:
+                if self._engine.is_ready():
+                    self._collect()
+                continue
+            if command is None:
+                break
+            self._obey(*command)
+        self._engine.close()
+
+    def _obey(self, owner: _Owner, command: pb.EngineCommand | None) -> None:
+        if command is None:
+            self._leave(owner)
+            return
+        match command.WhichOneof("command"):
+            case "step":
+                self._submit(owner, command.step)
+            case "gather":
+                self._gather(owner, command.gather)
+            case "scatter":
+                self._guard(owner, lambda: self._scatter(owner, command.scatter))
+            case "forget":
+                owner.gathered.pop(command.forget, None)
+                owner.brought.pop(command.forget, None)
+
+    def _submit(self, owner: _Owner, step: pb.Step) -> None:
+        if step.attempt != owner.attempt:
+            return  # sent before its sender knew of a failure
+        while len(self._steps) == MAX_OUTSTANDING:
+            self._collect()
+        if step.attempt == owner.attempt and self._guard(owner, lambda: self._engine.submit(plan_of(step))):
+            self._steps.append(owner)
+
+    def _collect(self) -> None:
+        owner = self._steps[0]
+
+        def collect() -> None:
+            owner.replies.put(pb.EngineReply(done=done_message(self._engine.collect())))
+            self._steps.popleft()
+
+        self._guard(owner, collect)
+
+    def _gather(self, owner: _Owner, gather: pb.Gather) -> None:
+        done = owner.pages_of(gather.key)
+        try:
+            pages = self._pages.gather(ints_of(gather.blocks).tolist())
+            threading.Thread(target=_fetch, args=(pages, done), name="s2l-gathered", daemon=True).start()
+        except Exception as error:  # noqa: BLE001 - whoever fetches these pages is told
+            done.set_exception(error)
+
+    def _scatter(self, owner: _Owner, scatter: pb.Scatter) -> None:
+        pages = owner.brought.pop(scatter.key)
+        self._pages.scatter(ints_of(scatter.blocks).tolist(), self._pages.place((pages,)))
+
+    def _guard(self, owner: _Owner, call: Callable[[], None]) -> bool:
+        """Calls the engine; if it fails, its outstanding steps are dropped, and the owner is told."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - an engine may fail in any way, and its owner is told
+            _log.exception("a command of owner %d failed", owner.number)
+            self._steps.clear()
+            failed = pb.StepFailed(attempt=owner.attempt, kv_lost=isinstance(error, KVLost), message=f"{error!r:.500}")
+            owner.attempt += 1
+            owner.replies.put(pb.EngineReply(failed=failed))
+            return False
+        return True
+
+    def _leave(self, owner: _Owner) -> None:
+        while self._steps:
+            self._collect()
+        owner.replies.put(None)
+        with self._lock:
+            if self._owner is owner:
+                self._owner = None
+
+
+def _fetch(pages: Pages, done: Future[np.ndarray]) -> None:
+    try:
+        done.set_result(np.concatenate([np.asarray(piece) for piece in pages]))
+    except Exception as error:  # noqa: BLE001 - whoever fetches these pages is told
+        done.set_exception(error)

@@ -1,0 +1,39 @@
+"""`s2l serve --role ROLE` without peers: an engine that waits for an orchestrator."""
+
+import signal
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+
+from serving.assembly import Progress, build
+from serving.config import ServeConfig
+from serving.remote.host import EngineHost
+from serving.remote.peers import description_of
+from serving.remote.server import EngineServer
+
+
+def run_engine(config: ServeConfig, address: str, progress: Progress, on_ready: Callable[[int], None]) -> None:
+    """Builds an engine and serves it until SIGTERM or Ctrl-C.
+
+    Args:
+      config: of the engine; its role is one.
+      address: `HOST:PORT` to listen on.
+      progress: told how far loading and compiling are.
+      on_ready: given the port, once it can be reached.
+
+    Raises:
+      InvalidArgument: model, limits and machine do not go together, or the address cannot be bound.
+    """
+    built = build(config, progress)
+    built.engine.warmup(lambda done, total, name: progress("compile", done, total, name))
+    model, sizes = built.model.config, built.sizes
+    page_shape = (model.num_layers, model.num_kv_heads, sizes.block_size, 2 * model.head_dim)
+    ((role, _),) = config.engine_slices
+    description = description_of(role, model, sizes, built.model.quantization, version("s2l-jax"))
+    server = EngineServer(EngineHost(built.engine, built.engine, page_shape, sizes.dtype), description, address)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    on_ready(server.port)
+    stopped.wait()
+    server.stop()

@@ -1,0 +1,15 @@
+"""Pages between engines of which some are in other processes: over this process, each way in bounded messages."""
+
+from concurrent.futures import Future
+
+from s2l_jax.transport.in_process import InProcessTransport
+from s2l_jax.transport.protocol import Pages, Place, Ticket
+from serving.remote.engine import RemotePages
+
+
+class GrpcTransport(InProcessTransport):
+    """Fetches what lies in another process first, then places it; both keep their own deadlines."""
+
+    def fetch(self, ticket: Ticket, place: Place) -> Future[Pages]:
+        """See `KVTransport.fetch`."""
+        return super().fetch(ticket, lambda pages: place((pages.fetch(),) if isinstance(pages, RemotePages) else pages))

@@ -1,0 +1,189 @@
+"""Engines behind a network: the same answers, whatever becomes of the other side."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+
+from s2l_jax.core.costs import PhysicalCosts
+from s2l_jax.core.errors import InvalidArgument, S2LError, Unavailable
+from s2l_jax.core.ids import BlockId, HostSlot, SessionId, SlotId
+from s2l_jax.core.params import SamplingParams
+from s2l_jax.core.plan import Chunk, HostCopy, PageCopy, Sample, SampledToken, StepPlan, StepResult, StepTiming
+from s2l_jax.engine.errors import EngineGone
+from serving.config import ServeConfig
+from serving.protos.s2l.v1 import engine_pb2 as pb
+from serving.remote import peers as peers_module
+from serving.remote.codec import done_message, plan_of, result_of, step_message
+from serving.remote.engine import RemoteEngine
+from serving.remote.page_parts import PART_BYTES, join, parts_of
+from serving.remote.peers import Peers
+from tests.orchestrator.harness import Gate, Recorder, wait_until
+from tests.orchestrator.test_separate import LONG, stream
+from tests.serving.remote_harness import PAGE_SHAPE, description, limits, make_engine, remote_world, serve
+
+
+def test_steps_and_results_arrive_as_they_were() -> None:
+    params = SamplingParams(temperature=0.7, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.2, logprobs=2)
+    plan = StepPlan(
+        7,
+        (Chunk(SessionId("a"), SlotId(2), 4, np.array([5, -1], np.int32), np.array([9, 8], np.int32)),),
+        (Sample(SessionId("a"), SlotId(2), params, 2**63 - 1, 6, np.array([1, 2], np.int32), 3),),
+        (HostCopy(BlockId(1), HostSlot(2), 3), HostCopy(BlockId(4), HostSlot(5), 6)),
+        (HostCopy(BlockId(7), HostSlot(8), 9),),
+        (PageCopy(BlockId(1), BlockId(2)),),
+    )
+    found = plan_of(pb.Step.FromString(step_message(plan, 3).SerializeToString()))
+    assert str(found) == str(plan)
+    result = StepResult(plan, (SampledToken(5, -0.5, ((5, -0.5), (1, -2.0))), SampledToken(-1)), StepTiming(1, 2, 3))
+    assert result_of(pb.StepDone.FromString(done_message(result).SerializeToString()), plan) == result
+
+
+def test_damaged_pages_are_refused() -> None:
+    pages = np.random.default_rng(0).normal(size=(40, 2, 2, 4, 1024)).astype(np.float32)
+    parts = list(parts_of(pages, 1, 2))
+    assert len(parts) > 2
+    assert all(len(part.content) <= PART_BYTES for part in parts)
+    head, found = join(parts)
+    assert (head.owner, head.key) == (1, 2)
+    np.testing.assert_array_equal(found, pages)
+    flipped = pb.PagePart(content=b"\0" + parts[1].content[1:], crc32=parts[1].crc32)
+    for bad in (
+        [],
+        parts[:-1],
+        [*parts, parts[1]],
+        [parts[0], flipped, *parts[2:]],
+        [pb.PagePart(shape=[1, 2], dtype="float32")],
+        [pb.PagePart(shape=[1, 1, 1, 1, 1], dtype="object")],
+        [pb.PagePart(shape=[1 << 20, 1 << 20, 4, 4, 4], dtype="float32")],
+    ):
+        with pytest.raises(InvalidArgument):
+            join(bad)
+
+
+@pytest.mark.parametrize(
+    ("local", "remote"), [("prefill", ["generate"]), ("generate", ["prefill"]), ("prefill", ["prefill", "generate"])]
+)
+def test_streams_answer_the_same_over_a_network(local: str, remote: list[str]) -> None:
+    def run(number: int) -> None:
+        sink = Recorder()
+        text = stream(w, number, sink)
+        assert sink.ids == w.expected(text)
+
+    with remote_world(local, remote) as (w, _):
+        with ThreadPoolExecutor(8) as pool:
+            for future in [pool.submit(run, number) for number in range(24)]:
+                future.result()
+        w.check_empty()
+        counters = w.orchestrator.stats().counters
+        assert (counters.handoffs, counters.sessions_resumed) == (24, 0)
+        assert all(engine.steps for engine in w.engines)
+
+
+def test_sessions_of_a_lost_engine_go_on_and_it_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers_module, "REJOIN_S", 0.1)
+    with remote_world("prefill", ["generate"]) as (w, servers):
+        sinks = [w.ask(f"<{i}>", params=LONG) for i in range(4)]
+        wait_until(lambda: any(len(sink.events) > 2 for sink in sinks))
+        port = servers[0].port
+        servers.pop().stop()
+        assert [sink.ids for sink in sinks] == [w.expected(f"<{i}>", 30) for i in range(4)]
+        assert w.ask("alone").ids == w.expected("alone")
+        wait_until(lambda: w.orchestrator.stats().engines[1].failure is not None or ask_once(w))
+        engine = make_engine()
+        servers.append(serve("generate", engine, port))
+        wait_until(lambda: w.orchestrator.stats().engines[1].failure is None)
+        assert w.ask("together", params=LONG).ids == w.expected("together", 30)
+        assert engine.steps > 20
+
+
+def ask_once(w) -> bool:  # type: ignore[no-untyped-def]
+    w.ask(f"{random.random()}")
+    return False
+
+
+def test_a_failed_step_over_there_fails_its_sessions_only() -> None:
+    with remote_world("prefill", ["generate"]) as (w, _):
+        assert w.ask("before").ids == w.expected("before")
+        w.engines[1].loses_kv = True
+        assert w.ask("lost", params=LONG).ids == w.expected("lost", 30)
+        assert w.orchestrator.stats().counters.step_failures > 0
+        assert w.ask("after").ids == w.expected("after")
+        assert w.orchestrator.stats().engines[1].failure is None
+        w.check_empty()
+
+
+def test_an_engine_that_does_not_answer_is_given_up() -> None:
+    gate, engine = Gate(), make_engine()
+    engine.hook = gate
+    server = serve("generate", engine)
+    remote = RemoteEngine(f"127.0.0.1:{server.port}", step_s=0.2)
+    remote.warmup()
+    with pytest.raises(EngineGone, match=r"has not answered for 0\.2 s"):
+        remote.execute(StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),)))
+    gate.opened.set()
+    remote.close()
+    server.stop()
+
+
+def test_one_orchestrator_at_a_time_has_an_engine() -> None:
+    engine = make_engine()
+    server = serve("generate", engine)
+    address = f"127.0.0.1:{server.port}"
+    first, second = RemoteEngine(address), RemoteEngine(address)
+    first.warmup()
+    with pytest.raises(EngineGone, match="another orchestrator has this engine"):
+        second.warmup()
+    with pytest.raises(S2LError, match="has not, or no longer, this engine"):
+        second.place((np.zeros((1, *PAGE_SHAPE), np.float32),))
+    with pytest.raises(S2LError, match=r"pages of \[2, 1, 4, 2\]"):
+        first.place((np.zeros((1, 2, *PAGE_SHAPE[1:]), np.float32),))
+    first.close()
+    second.close()
+
+    def is_free() -> bool:
+        third = RemoteEngine(address)
+        try:
+            third.warmup()
+            return third.execute(StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),))).tokens == ()
+        except EngineGone:
+            return False
+        finally:
+            third.close()
+
+    wait_until(is_free)
+    server.stop()
+
+
+def test_engines_that_do_not_fit_are_refused() -> None:
+    server = serve("generate", make_engine())
+    address = f"127.0.0.1:{server.port}"
+    peers = Peers((address,), description("prefill", kv="other"), limits(), PhysicalCosts())
+    with pytest.raises(InvalidArgument, match="has kv 'fake', but here it is 'other'"):
+        peers.units(1)
+    server.stop()
+    with grpc.insecure_channel(address):
+        pass
+
+
+def test_nobody_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.remote.engine.CONNECT_S", 0.2)
+    with pytest.raises(Unavailable, match="no engine answers at"):
+        RemoteEngine("127.0.0.1:1").describe()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"role": "prefil"}, "--role is 'prefil'"),
+        ({"peers": "a:1"}, "--peers needs --role"),
+        ({"role": "prefill", "peers": "a:1,b"}, "--peers has 'b'"),
+        ({"role": "prefill", "prefill_slices": "cpu=1", "generate_slices": "cpu=1"}, "--role is for one engine"),
+        ({"role": "prefill", "slices": "cpu=1,cpu=1"}, "give one slice"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(options: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        ServeConfig(**options)  # type: ignore[arg-type]
