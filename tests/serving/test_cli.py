@@ -22,7 +22,9 @@ from s2l_jax.core.errors import InvalidArgument
 from serving.client import Client, SamplingParams
 from serving.commands.serve import serve
 from serving.config import ServeConfig
+from serving.status import Unauthenticated
 from tests.serving.harness import Sizes, eventually, run, threaded_world
+from tests.serving.tenants.key_files import key_of, write_keys
 
 S2L = (sys.executable, "-c", "from serving.cli import main; main()")
 ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu"}
@@ -172,6 +174,23 @@ def test_ask_without_any_readable_source_says_so(pages: str) -> None:
         run(lambda: eventually(one.is_empty))
 
 
+def _check_that_keys_are_read_again(process: subprocess.Popen[str], target: str, keys: Path) -> None:
+    with Client(target, timeout_s=60, api_key=key_of("new")) as client:
+        with pytest.raises(Unauthenticated):
+            client.model()
+        write_keys(keys, {"acme": {}, "new": {}})
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert client.model().name
+            except Unauthenticated:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            else:
+                return
+
+
 def test_serve_announces_itself_and_drains_on_sigterm(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     # Survives the test run, so that a second one does not compile.
     cache_dir = str(request.config.cache.mkdir("serving"))
@@ -180,13 +199,14 @@ def test_serve_announces_itself_and_drains_on_sigterm(tmp_path: Path, request: p
     small += ["--host-kv-gib", "0", "--preemption", "recompute"]
     with socket.create_server(("127.0.0.1", 0)) as probe:
         small += ["--http-port", str(probe.getsockname()[1])]
+    keys = write_keys(tmp_path / "keys.json", {"acme": {}})
     command = [*S2L, "serve", "--model", "tiny-random", "--port", "0", "--ready-file", str(ready), *small]
     process = subprocess.Popen(
         [*command, "--max-sessions", "4", "--cache-dir", cache_dir, "--drain-timeout-s", "20"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | {"S2L_API_KEYS_FILE": str(keys)},
     )
     try:
         deadline = time.monotonic() + 240
@@ -199,8 +219,10 @@ def test_serve_announces_itself_and_drains_on_sigterm(tmp_path: Path, request: p
         with urllib.request.urlopen(f"{url}/ready", timeout=20) as response:
             assert json.load(response) == {"status": "ready"}
         params = SamplingParams(max_tokens=8, ignore_eos=True)
-        with Client(f"{address['host']}:{address['port']}", timeout_s=60) as client:
+        target = f"{address['host']}:{address['port']}"
+        with Client(target, timeout_s=60, api_key=key_of("acme")) as client:
             whole = client.generate("Hello world", params)
+            _check_that_keys_are_read_again(process, target, keys)
             with client.session(params, content="Hello ") as session:
                 next(session.events())
                 process.send_signal(signal.SIGTERM)
