@@ -192,13 +192,20 @@ class Link:
         return time.perf_counter() - begin_s
 
 
-def raw_copy_s(byte_count: int, run_bytes: int) -> float:
-    """Seconds that NumPy takes to copy as many bytes between two places of memory, in runs of the same length."""
-    source, target = np.ones(byte_count, np.uint8), np.zeros(byte_count, np.uint8)
-    begin_s = time.perf_counter()
-    for start in range(0, byte_count, run_bytes):
-        target[start : start + run_bytes] = source[start : start + run_bytes]
-    return time.perf_counter() - begin_s
+class RawCopy:
+    """NumPy copies between two places of memory, in runs as long as those of pages."""
+
+    def __init__(self, byte_count: int, run_bytes: int) -> None:
+        self._source, self._target = np.ones(byte_count, np.uint8), np.ones(byte_count, np.uint8)  # touched, both
+        self._run_bytes = run_bytes
+
+    def seconds(self) -> float:
+        """Seconds that all of it takes."""
+        begin_s = time.perf_counter()
+        for start in range(0, len(self._source), self._run_bytes):
+            run = slice(start, start + self._run_bytes)
+            self._target[run] = self._source[run]
+        return time.perf_counter() - begin_s
 
 
 class Decoding:
@@ -240,13 +247,14 @@ def handoff(rounds: int) -> dict[str, float]:
     decoding = Decoding(built[2].engine)
     link.move(MOVED_PAGES)
     decoding.run().result()
+    raw = RawCopy(MOVED_PAGES * link.page_bytes, 8 * link.page_bytes)
     moves: list[float] = []
     copies: list[float] = []
     alone: list[float] = []
     both: list[float] = []
     for _ in range(rounds):
         moves.append(sum(link.move(MOVED_PAGES) for _ in range(MOVES)))
-        copies.append(raw_copy_s(MOVED_PAGES * link.page_bytes, 8 * link.page_bytes))
+        copies.append(raw.seconds())
         alone.append(decoding.run().result())
         begin_s = time.perf_counter()
         decodes = decoding.run()
@@ -272,15 +280,17 @@ def handoff(rounds: int) -> dict[str, float]:
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Fewer rounds.")
+@click.option("--only-handoff", is_flag=True, help="Only the second part.")
 @click.option("--out", default=Path("out/separate"), show_default=True, type=click.Path(path_type=Path))
-def main(quick: bool, out: Path) -> None:
+def main(quick: bool, only_handoff: bool, out: Path) -> None:
     """Runs both parts and prints a table of each."""
     console = Console(width=120)
     others = ForeignCores()
     devices_of_all(Slice.parse_all("cpu=3"))  # before anything runs there
-    found = smoothness(2 if quick else 5, console)
+    found = {} if only_handoff else smoothness(2 if quick else 5, console)
     gc.collect()  # the weights: cycles keep them
-    show_smoothness(found, console)
+    if found:
+        show_smoothness(found, console)
     moved = handoff(5 if quick else 15)
     console.print("  ".join(f"{name}: {value:.3g}" for name, value in moved.items()), highlight=False)
     console.print(f"hand-off / raw copy: {moved['hand-off GB/s'] / moved['raw copy GB/s']:.2f}", highlight=False)

@@ -100,7 +100,11 @@ def test_a_killed_engine_changes_no_answer_and_joins_again(tmp_path: Path) -> No
             while client.stats().total_blocks < 64:
                 assert time.monotonic() < end_s
                 time.sleep(0.1)
-        assert list(answer(target, 2))[-1] == second
+        running = answer(target, 2, after=6)
+        assert next(running) == second[:6]
+        again.process.send_signal(signal.SIGSTOP)  # the connection stays, and nobody answers
+        assert list(running)[-1] == second
+        again.process.send_signal(signal.SIGCONT)
         prefill.end()
         again.end()
         assert prefill.process.returncode == again.process.returncode == 0
