@@ -113,7 +113,7 @@ class Orchestrator:
         loop.start(None)
         with registry.lock:
             registry.fleet.members[index] = member
-            self._loops.append(loop)
+            self._loops[index] = loop
             is_closing = registry.failure is not None
         if is_closing:
             loop.ask_to_stop()
