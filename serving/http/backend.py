@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models.chat import ChatTemplate
 from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.orchestrator import Orchestrator
@@ -42,6 +43,12 @@ class Backend:
         """Raises NoSuchModel unless a request names the served model, or none."""
         if name is not None and name != self.model.name:
             raise NoSuchModel(f"no model {name!r}: this server has {self.model.name!r}")
+
+    def check_answers(self, count: int) -> None:
+        """Raises InvalidArgument if a request asks for more answers than one may; to be called before any is prepared."""
+        limit = min(self.max_choices, self.orchestrator.config.max_sessions)
+        if count > limit:
+            raise InvalidArgument(f"the request asks for {count} answers, but {limit} is the most: send several")
 
     async def in_pool[T](self, function: Callable[[], T]) -> T:
         """Runs a function in the pool and waits for it."""

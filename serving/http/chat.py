@@ -42,6 +42,7 @@ def chat_routes(backend: Backend) -> APIRouter:
     async def chat(body: ChatRequest, http: Request) -> Response:
         """Answers a conversation."""
         backend.check_model(body.model)
+        backend.check_answers(body.choices)
         prompt = await backend.in_pool(lambda: render(backend, body.messages))
         wanted = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
         max_tokens = backend.model.default_max_tokens if wanted is None else wanted

@@ -31,6 +31,7 @@ def completion_routes(backend: Backend) -> APIRouter:
     async def complete(body: CompletionRequest, http: Request) -> Response:
         """Continues prompts."""
         backend.check_model(body.model)
+        backend.check_answers(len(body.prompts) * body.choices)
         max_tokens = backend.model.default_max_tokens if body.max_tokens is None else body.max_tokens
         with_bos = backend.tokenizer.adds_bos and body.add_special_tokens is not False
         jobs = [

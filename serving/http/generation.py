@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from s2l_jax.core.errors import InvalidArgument, S2LError
+from s2l_jax.core.errors import S2LError
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import Content, DoneEvent, FailedEvent, TokenEvent
@@ -37,16 +37,10 @@ class Generation:
       backend: the served model.
       account: whose request it is.
       request: says how urgent it is.
-      jobs: what to generate.
-
-    Raises:
-      InvalidArgument: there are more jobs than one request may have.
+      jobs: what to generate, no more than `Backend.check_answers` allows.
     """
 
     def __init__(self, backend: Backend, account: Account, request: SamplingRequest, jobs: Sequence[Job]) -> None:
-        limit = min(backend.max_choices, backend.orchestrator.config.max_sessions)
-        if len(jobs) > limit:
-            raise InvalidArgument(f"the request asks for {len(jobs)} answers, but {limit} is the most: send several")
         self._samples = [_Sample(backend, account, request, job) for job in jobs]
 
     async def open(self) -> None:

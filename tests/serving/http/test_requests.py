@@ -34,6 +34,9 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     (COMPLETIONS, TEXT | {"top_p": 0}, "top_p", "greater than 0"),
     (COMPLETIONS, TEXT | {"n": 0}, "n", "greater than or equal to 1"),
     (COMPLETIONS, TEXT | {"n": 9}, None, "asks for 9 answers, but 8"),
+    (COMPLETIONS, {"prompt": ["a", "b", "c"], "n": 3}, None, "asks for 9 answers, but 8"),
+    (COMPLETIONS, TEXT | {"n": 10**15}, None, "answers, but 8"),  # at once, and not after preparing them all
+    (CHATS, CHAT | {"n": 10**15}, None, "answers, but 8"),
     (COMPLETIONS, TEXT | {"max_tokens": True}, "max_tokens", "valid integer"),
     (COMPLETIONS, TEXT | {"stop": ["a"] * 17}, None, "at most 16 strings"),
     (COMPLETIONS, TEXT | {"stop": ""}, None, "stop is ''"),
