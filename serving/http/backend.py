@@ -45,7 +45,7 @@ class Backend:
             raise NoSuchModel(f"no model {name!r}: this server has {self.model.name!r}")
 
     def check_answers(self, count: int) -> None:
-        """Raises InvalidArgument if a request asks for more answers than one may; to be called before any is prepared."""
+        """Raises InvalidArgument for more answers than one request may have; called before any is prepared."""
         limit = min(self.max_choices, self.orchestrator.config.max_sessions)
         if count > limit:
             raise InvalidArgument(f"the request asks for {count} answers, but {limit} is the most: send several")
