@@ -12,7 +12,7 @@ from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.registry import Registry
 from s2l_jax.orchestrator.transfers import Transfer
 
-MOST_FAILURES = 1
+MOST_FAILURES = 2
 """A session that was in more steps than this which took their engine along may be the reason: it is not tried again."""
 
 
@@ -33,7 +33,7 @@ class Recovery:
         return [self._end(session, stats, make_error(), now_s) for session, stats, _ in left]
 
     def lose_kv(self, member: Member, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
-        """A failed step took all KV of its engine along. Whom it served is computed again elsewhere, once.
+        """A failed step took all KV of its engine along. Whom it served is computed again elsewhere, up to `MOST_FAILURES` times.
 
         Others stay, and compute theirs again. Without another engine, those whom the step served end.
         """
