@@ -35,7 +35,8 @@ class Recovery:
     def lose_kv(self, member: Member, plans: Sequence[StepPlan], make_error: MakeError, now_s: float) -> Failures:
         """A failed step took all KV of its engine along.
 
-        Whom it served is computed again elsewhere, up to `MOST_FAILURES` times. Others stay, and compute theirs again. Without another engine, those whom the step served end.
+        Whom it served is computed again elsewhere, up to `MOST_FAILURES` times. Others stay, and compute theirs again.
+        Without another engine, those whom the step served end.
         """
         if len(self._fleet.alive) == 1:
             failures = self.fail_steps(member, plans, make_error, now_s)
