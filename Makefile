@@ -15,7 +15,7 @@ demo: setup  ## Crawl, stream, answer: the main job, streaming against waiting, 
 	@.venv/bin/s2l demo --out out/demo
 
 test: setup  ## Run the tests
-	@$(PY) -m pytest -m "not slow"
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
