@@ -86,7 +86,7 @@ def open_sessions() -> list[OpenSession]:
 
 
 def test_a_thousand_cancelled_sessions_leave_nothing() -> None:
-    before, of_other_tests = threading.active_count(), open_sessions()
+    before, of_other_tests = set(threading.enumerate()), open_sessions()
     with world(num_blocks=64, max_sessions=32, config=OrchestratorConfig(max_sessions=32, default_max_tokens=8)) as w:
         with ThreadPoolExecutor(8) as pool:
             sinks = list(pool.map(lambda number: cancel_somewhere(w, number), range(1000)))
@@ -100,4 +100,4 @@ def test_a_thousand_cancelled_sessions_leave_nothing() -> None:
         assert sum(ref() is not None for ref in refs) == 0
         assert all(any(session is other for other in of_other_tests) for session in open_sessions())
         assert w.orchestrator.stats().counters.sessions_opened == 1001
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # those of other tests may have ended
