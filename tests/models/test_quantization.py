@@ -1,6 +1,5 @@
 """int8 weights: how near they are, and that no copy of them in floating point is made."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
