@@ -7,6 +7,8 @@ They cover the fields that the chart uses, closed against others, after the reso
 - PodMonitoring: GoogleCloudPlatform/prometheus-engine,
   `charts/operator/crds/monitoring.googleapis.com_podmonitorings.yaml`
   at 00f28d4e96f7a84a8ec11e0cd054bbe5752ba6a5 (Apache-2.0)
+- LeaderWorkerSet: kubernetes-sigs/lws, `config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml`
+  at 83ba21e907f84f5b713a83bd1eb39a976fde2bbc (Apache-2.0); its pods are held against Kubernetes' own schema
 """
 
 from typing import Any
@@ -53,7 +55,61 @@ def _schema(api_version: str, kind: str, endpoints: str, tls: str) -> dict[str, 
     }
 
 
+_POD_TEMPLATE = {
+    "type": "object",
+    "required": ["metadata", "spec"],
+    "additionalProperties": False,
+    "properties": {"metadata": {"type": "object"}, "spec": {"type": "object"}},
+}
+_LEADER_WORKER_SET = {
+    "type": "object",
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "additionalProperties": False,
+    "properties": {
+        "apiVersion": {"const": "leaderworkerset.x-k8s.io/v1"},
+        "kind": {"const": "LeaderWorkerSet"},
+        "metadata": _METADATA,
+        "spec": {
+            "type": "object",
+            "required": ["leaderWorkerTemplate"],
+            "additionalProperties": False,
+            "properties": {
+                "replicas": {"type": "integer", "minimum": 0},
+                "startupPolicy": {"enum": ["LeaderCreated", "LeaderReady"]},
+                "rolloutStrategy": {
+                    "type": "object",
+                    "required": ["type"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "type": {"const": "RollingUpdate"},
+                        "rollingUpdateConfiguration": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "properties": {
+                                name: {"type": "integer", "minimum": 0}
+                                for name in ("maxSurge", "maxUnavailable", "partition")
+                            },
+                        },
+                    },
+                },
+                "leaderWorkerTemplate": {
+                    "type": "object",
+                    "required": ["workerTemplate"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "size": {"type": "integer", "minimum": 1},
+                        "restartPolicy": {"enum": ["Default", "None", "RecreateGroupOnPodRestart"]},
+                        "leaderTemplate": _POD_TEMPLATE,
+                        "workerTemplate": _POD_TEMPLATE,
+                    },
+                },
+            },
+        },
+    },
+}
+
 SCHEMAS = {
+    "LeaderWorkerSet": _LEADER_WORKER_SET,
     "PodMonitor": _schema("monitoring.coreos.com/v1", "PodMonitor", "podMetricsEndpoints", "tlsConfig"),
     "PodMonitoring": _schema("monitoring.googleapis.com/v1", "PodMonitoring", "endpoints", "tls"),
 }

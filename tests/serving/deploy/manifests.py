@@ -31,21 +31,54 @@ def validate(manifest: Manifest, version: str) -> None:
         kubernetes_validate.validate(manifest, version, strict=True)
     else:
         jsonschema.validate(manifest, schema)
+    if manifest["kind"] == "LeaderWorkerSet":
+        for name in ("leaderTemplate", "workerTemplate"):
+            template = manifest["spec"]["leaderWorkerTemplate"][name]
+            wrapped = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}, "template": template}
+            kubernetes_validate.validate(wrapped, version, strict=True)
 
 
 def by_kind(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """Manifests by kind, of which there is one each."""
-    found = {manifest["kind"]: manifest for manifest in manifests}
-    assert len(found) == len(manifests), "one of each kind"
+    """Manifests of the server by kind, of which there is one each; those of other parts are left out."""
+    of_server = [manifest for manifest in manifests if part(manifest) == "server"]
+    found = {manifest["kind"]: manifest for manifest in of_server}
+    assert len(found) == len(of_server), "one of each kind"
     return found
+
+
+def part(manifest: Manifest) -> str:
+    """Of which part of a deployment a manifest is."""
+    name: str = manifest["metadata"]["labels"]["app.kubernetes.io/component"]
+    return name
 
 
 def container(manifests: list[Manifest]) -> dict[str, Any]:
     """The server's container."""
-    (found,) = pod(manifests)["containers"]
-    return found
+    return only_container(pod(manifests))
 
 
 def pod(manifests: list[Manifest]) -> dict[str, Any]:
-    """What a pod of the deployment is."""
-    return by_kind(manifests)["Deployment"]["spec"]["template"]["spec"]
+    """What a pod of the server is."""
+    spec: dict[str, Any] = pod_template(manifests)["spec"]
+    return spec
+
+
+def workload(manifests: list[Manifest]) -> Manifest:
+    """What makes the server's pods."""
+    found = by_kind(manifests)
+    return found["Deployment"] if "Deployment" in found else found["LeaderWorkerSet"]
+
+
+def pod_template(manifests: list[Manifest]) -> dict[str, Any]:
+    """What it makes them of."""
+    spec = workload(manifests)["spec"]
+    template = spec["template"] if "template" in spec else spec["leaderWorkerTemplate"]["leaderTemplate"]
+    assert isinstance(template, dict)
+    return template
+
+
+def only_container(spec: dict[str, Any]) -> dict[str, Any]:
+    """The container of a pod, beside those that run before it."""
+    (found,) = spec["containers"]
+    assert isinstance(found, dict)
+    return found

@@ -89,8 +89,10 @@ def test_the_unit_starts_a_server() -> None:
 
 
 def test_the_chart_gives_options_that_exist() -> None:
-    template = (DEPLOY / "helm" / "s2l" / "templates" / "deployment.yaml").read_text()
-    options = re.findall(r"^ +- --([a-z][a-z0-9-]*)", template, re.MULTILINE)
-    assert {"model", "host", "port", "http-port", "api-keys", "drain-timeout-s"} <= set(options)
+    templates = DEPLOY / "helm" / "s2l" / "templates"
+    options = re.findall(
+        r"^- --([a-z][a-z0-9-]*)", "".join(path.read_text() for path in templates.glob("*.tpl")), re.MULTILINE
+    )
+    assert {"model", "host", "port", "http-port", "api-keys", "drain-timeout-s", "role", "peers"} <= set(options)
     for option in options:
-        parse(["serve", f"--{option}"] if option == "quiet" else ["serve", f"--{option}", "1"])
+        parse(["serve", f"--{option}"] if option in {"quiet", "vllm-metrics"} else ["serve", f"--{option}", "1"])

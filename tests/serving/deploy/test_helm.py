@@ -54,6 +54,7 @@ def test_stored_manifests_are_what_helm_makes(values: Path) -> None:
         ("cache.kind=claim", "cache.claimName=kept", "service.type=LoadBalancer", "strategy.type=Recreate"),
         ("tls.secretName=cert", "apiKeys.secretName=keys", "monitoring.kind=PodMonitor"),
         ("tls.secretName=cert", "monitoring.kind=PodMonitoring"),
+        ("engines.pods.own=both", "engines.pods.prefill=1", "engines.pods.generate=2", "cache.kind=emptyDir"),
     ],
     ids=lambda settings: ",".join(settings) or "defaults",
 )
@@ -68,12 +69,19 @@ def test_other_values_fit_the_schemas_too(settings: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("accelerator.kind=tpu,accelerator.count=8,accelerator.gkeTpuTopology=4x4", "slices of one host"),
+        ("accelerator.kind=tpu,accelerator.count=8,accelerator.gkeTpuTopology=4x4", "all chips of a slice"),
         ("engines.prefill={1}", "go together"),
         ("engines.generate={1}", "go together"),
         ("engines.both={1},engines.prefill={1},engines.generate={1}", "without engines.both"),
         ("accelerator.kind=gpu,accelerator.count=4,engines.both={1,1}", "engines have 2 devices"),
         ("cache.kind=create,replicas=2", "ReadWriteMany"),
+        ("cache.kind=create,engines.pods.generate=1", "ReadWriteMany"),
+        ("engines.pods.prefill=1", "nobody who generates"),
+        ("engines.pods.own=generate,engines.pods.generate=1", "nobody who computes contexts"),
+        ("engines.pods.generate=1,engines.both={1}", "leave out engines.both"),
+        ("engines.pods.generate=1,replicas=2", "one server"),
+        ("engines.pods.generate=1,autoscaling.enabled=true", "one server"),
+        ("engines.pods.generate=1,networkPolicy.enabled=false", "networkPolicy"),
         ("cache.kind=create,autoscaling.enabled=true", "ReadWriteMany"),
         ("model.name=/models/llama", "model.volume is none"),
         ("model.volume=emptyDir,model.fetch.image=a", "networkPolicy.egress"),
@@ -116,6 +124,21 @@ def test_engines_become_slices(settings: str, slices: list[str]) -> None:
     ServeConfig(**{name: value for name, value in _values(args).items() if name.endswith("slices")})
 
 
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ("gateway.enabled=true", {"--vllm-metrics"}),
+        ("gateway.enabled=true,apiKeys.secretName=keys", {"--vllm-metrics", "--open-path=/metrics"}),
+        ("gateway.enabled=true,server.options.vllm-metrics=true", {"--vllm-metrics"}),
+        ("apiKeys.secretName=keys", set()),
+    ],
+)
+def test_a_gateways_picker_finds_what_it_reads(settings: str, options: set[str]) -> None:
+    args = container(read(rendered("--set", settings)))["args"]
+    assert {word for word in args if word in {"--vllm-metrics", "--open-path=/metrics"}} == options
+    assert len(args) == len(set(args))
+
+
 def test_options_may_be_lists_and_flags() -> None:
     settings = "server.options.vllm-metrics=true,server.options.cors-origin={https://a.example,https://b.example}"
     args = container(read(rendered("--set", settings)))["args"]
@@ -150,6 +173,7 @@ def test_gpus_that_talk_to_each_other_have_shared_memory() -> None:
 def test_command_lines_with_helm_are_taken() -> None:
     texts = [(REPOSITORY / "docs" / "deploy.md").read_text(), *(path.read_text() for path in EXAMPLES)]
     lines = [line for text in texts for line in re.findall(r"^(?:# )?helm (.*)$", text, re.MULTILINE)]
+    lines = [line for line in lines if "oci://" not in line]  # charts of others
     assert len(lines) >= 2 * len(EXAMPLES)
     for line in lines:
         verb, *args = shlex.split(line)

@@ -17,7 +17,16 @@ from serving.metrics.declared import METRICS
 from serving.metrics.exposition import Exposition
 from tests.serving.deploy.command_lines import DEPLOY, parse
 from tests.serving.deploy.dockerfile import read_stages
-from tests.serving.deploy.manifests import KUBERNETES_VERSIONS, by_kind, container, pod, read, validate
+from tests.serving.deploy.manifests import (
+    KUBERNETES_VERSIONS,
+    by_kind,
+    container,
+    pod,
+    pod_template,
+    read,
+    validate,
+    workload,
+)
 
 CHART = DEPLOY / "helm" / "s2l"
 FILES = sorted((DEPLOY / "manifests").glob("*.yaml"))
@@ -106,7 +115,8 @@ def test_devices_are_those_that_the_server_splits_over(name: str) -> None:
     for one in slices:
         kind, _, count = one.partition("=")
         split[kind] += int(count)
-    assert split == {platform[resource]: count for resource, count in devices.items()}
+    hosts = workload(manifests)["spec"].get("leaderWorkerTemplate", {}).get("size", 1)
+    assert split == {platform[resource]: count * hosts for resource, count in devices.items()}
     tolerated = {each["key"] for each in pod(manifests).get("tolerations", [])}
     assert set(devices) <= tolerated, "nodes with devices are tainted"
 
@@ -172,21 +182,23 @@ def test_caches_are_where_the_image_looks(name: str) -> None:
 @EVERY
 def test_everything_selects_the_same_pods(name: str) -> None:
     found = by_kind(MANIFESTS[name])
-    labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    labels = pod_template(MANIFESTS[name])["metadata"]["labels"]
     selectors = [
-        found["Deployment"]["spec"]["selector"]["matchLabels"],
         found["Service"]["spec"]["selector"],
         found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
         found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
     ]
     selectors += [found[kind]["spec"]["selector"]["matchLabels"] for kind in found if kind.startswith("PodMonitor")]
+    if "Deployment" in found:
+        selectors.append(found["Deployment"]["spec"]["selector"]["matchLabels"])
     for selector in selectors:
         assert selector
         assert selector.items() <= labels.items()
     if "HorizontalPodAutoscaler" in found:
-        target = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
-        assert (target["kind"], target["name"]) == ("Deployment", found["Deployment"]["metadata"]["name"])
-        assert "replicas" not in found["Deployment"]["spec"], "or each upgrade would undo the autoscaler's work"
+        target, scaled = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"], workload(MANIFESTS[name])
+        assert (target["apiVersion"], target["kind"]) == (scaled["apiVersion"], scaled["kind"])
+        assert target["name"] == scaled["metadata"]["name"]
+        assert "replicas" not in scaled["spec"], "or each upgrade would undo the autoscaler's work"
 
 
 def test_the_autoscaler_goes_by_a_metric_of_the_server() -> None:

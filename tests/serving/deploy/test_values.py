@@ -21,7 +21,7 @@ GIVEN_OPTIONS = SCHEMA["properties"]["server"]["properties"]["options"]["propert
 # The chart sets these from other values, or leaves them as they are.
 OWN_OPTIONS = {
     *("model", "host", "port", "http-port", "slices", "prefill-slices", "generate-slices", "drain-timeout-s", "quiet"),
-    *("api-keys", "open-path", "tls-cert", "tls-key", "tls-client-ca", "cache-dir", "ready-file"),
+    *("role", "peers", "api-keys", "open-path", "tls-cert", "tls-key", "tls-client-ca", "cache-dir", "ready-file"),
 }
 
 
@@ -61,6 +61,8 @@ def test_defaults_are_taken() -> None:
         ({"accelerator": {"kind": "tpu", "count": 8, "gkeTpuTopology": "8"}}, "8"),
         ({"accelerator": {"count": 4}}, "4"),
         ({"engines": {"both": [0]}}, "0"),
+        ({"engines": {"pods": {"own": "decode"}}}, "decode"),
+        ({"engines": {"pods": {"generate": -1}}}, "-1"),
         ({"apiKeys": {"secret": "keys"}}, "secret"),
         ({"tls": {"clientCa": "ca.crt"}}, "clientCa"),
         ({"model": {"name": "meta/llama"}}, "meta/llama"),

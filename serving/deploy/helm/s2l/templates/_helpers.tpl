@@ -4,16 +4,28 @@
 {{- end }}
 {{- end }}
 
-{{- define "s2l.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{/* Labels that say which pods: given `root`, and `part` as in s2l.pod. */}}
+{{- define "s2l.selectorOf" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .part }}
 {{- end }}
 
-{{- define "s2l.labels" -}}
-{{ include "s2l.selector" . }}
+{{- define "s2l.labelsOf" -}}
+{{ include "s2l.selectorOf" . }}
+{{- with .root }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+{{- end }}
+
+{{- define "s2l.selector" -}}
+{{ include "s2l.selectorOf" (dict "root" . "part" "server") }}
+{{- end }}
+
+{{- define "s2l.labels" -}}
+{{ include "s2l.labelsOf" (dict "root" . "part" "server") }}
 {{- end }}
 
 {{- define "s2l.serviceAccount" -}}
@@ -44,7 +56,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $engines := .Values.engines }}
 {{- $options := list (list "prefill-slices" $engines.prefill) (list "generate-slices" $engines.generate) }}
 {{- if not $engines.prefill }}
-{{- $all := ternary (list) (list .Values.accelerator.count) (eq $kind "cpu") }}
+{{- $all := ternary (list) (list (mul .Values.accelerator.count .Values.accelerator.hosts)) (eq $kind "cpu") }}
 {{- $options = list (list "slices" ($engines.both | default $all)) }}
 {{- end }}
 {{- range $options }}
@@ -62,11 +74,43 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if $accelerator.gkeTpuTopology }}
 {{- $chips := 1 }}
 {{- range splitList "x" $accelerator.gkeTpuTopology }}{{ $chips = mul $chips (atoi .) }}{{ end }}
-{{- if ne (int $chips) (int $accelerator.count) }}
-{{- fail (printf "accelerator.gkeTpuTopology %s has %d chips, but accelerator.count is %d: s2l serves slices of one host, whose chips all belong to one pod" $accelerator.gkeTpuTopology (int $chips) (int $accelerator.count)) }}
+{{- if ne (int $chips) (int (mul $accelerator.count $accelerator.hosts)) }}
+{{- fail (printf "accelerator.gkeTpuTopology %s has %d chips, but accelerator.count times accelerator.hosts is %d: all chips of a slice belong to one server" $accelerator.gkeTpuTopology (int $chips) (int (mul $accelerator.count $accelerator.hosts))) }}
+{{- end }}
+{{- end }}
+{{- if gt (int $accelerator.hosts) 1 }}
+{{- if or .Values.engines.both .Values.engines.prefill .Values.engines.generate .Values.engines.pods.prefill .Values.engines.pods.generate }}
+{{- fail "an engine over several hosts is a server's only one: leave out engines, or let accelerator.hosts be 1" }}
+{{- end }}
+{{- if eq $accelerator.kind "cpu" }}
+{{- fail "accelerator.hosts is for accelerators: let it be 1" }}
+{{- end }}
+{{- if .Values.strategy }}
+{{- fail "strategy is of a Deployment, and several hosts are a LeaderWorkerSet: leave it out" }}
+{{- end }}
+{{- if not .Values.networkPolicy.enabled }}
+{{- fail "the hosts of an engine listen to each other without keys, which only a network policy makes up for: leave networkPolicy.enabled" }}
 {{- end }}
 {{- end }}
 {{- $engines := .Values.engines }}
+{{- $pods := add $engines.pods.prefill $engines.pods.generate }}
+{{- if $pods }}
+{{- if or $engines.both $engines.prefill $engines.generate }}
+{{- fail "engines.pods are beside one engine of the server's own: leave out engines.both, engines.prefill and engines.generate" }}
+{{- end }}
+{{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) }}
+{{- fail "engines.pods are of one server: leave replicas at 1 and autoscaling off, and install the chart once more for another" }}
+{{- end }}
+{{- if and (eq $engines.pods.own "prefill") (not $engines.pods.generate) }}
+{{- fail "engines.pods has nobody who generates: raise engines.pods.generate, or let engines.pods.own be both" }}
+{{- end }}
+{{- if and (eq $engines.pods.own "generate") (not $engines.pods.prefill) }}
+{{- fail "engines.pods has nobody who computes contexts: raise engines.pods.prefill, or let engines.pods.own be both" }}
+{{- end }}
+{{- if not .Values.networkPolicy.enabled }}
+{{- fail "engines.pods listen without keys, which only a network policy makes up for: leave networkPolicy.enabled" }}
+{{- end }}
+{{- end }}
 {{- if or (and $engines.prefill (not $engines.generate)) (and $engines.generate (not $engines.prefill)) (and $engines.both $engines.prefill) }}
 {{- fail "engines.prefill and engines.generate go together, and without engines.both" }}
 {{- end }}
@@ -75,8 +119,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $devices (ne $accelerator.kind "cpu") (ne (int $devices) (int $accelerator.count)) }}
 {{- fail (printf "engines have %d devices, but accelerator.count is %d" (int $devices) (int $accelerator.count)) }}
 {{- end }}
-{{- if and (eq .Values.cache.kind "create") (eq .Values.cache.accessMode "ReadWriteOnce") (or .Values.autoscaling.enabled (gt (int .Values.replicas) 1)) }}
-{{- fail "cache.accessMode is ReadWriteOnce, but there may be several replicas: give ReadWriteMany, or cache.kind emptyDir" }}
+{{- if and (eq .Values.cache.kind "create") (eq .Values.cache.accessMode "ReadWriteOnce") (or $pods .Values.autoscaling.enabled (gt (int .Values.replicas) 1) (gt (int $accelerator.hosts) 1)) }}
+{{- fail "cache.accessMode is ReadWriteOnce, but there may be several pods: give ReadWriteMany, or cache.kind emptyDir" }}
 {{- end }}
 {{- if and (eq .Values.model.volume "none") (hasPrefix "/" .Values.model.name) }}
 {{- fail (printf "model.name is the directory %s, but model.volume is none: give claim or emptyDir" .Values.model.name) }}
