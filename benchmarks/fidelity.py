@@ -16,33 +16,39 @@ that are open at once.
 Prints mean and percentiles of TTFT (from the last chunk) and of TPOT, engine against simulator, and what the profile
 says of every step that the engine ran. Writes fidelity.json and fidelity.png. Wants a quiet machine.
 
-A shared machine is faster in one minute than in the next, by a third and more. So each load is simulated twice: with
-the profile as it is, and *at the run's speed*, all steps multiplied by one number, what the engine's steps took
-together over what the profile says of them. The first says how well a profile of another hour predicts, the second how
-well the simulator does once the machine's speed is known.
+A shared machine is faster in one minute than in the next, by a third and more. So each load is simulated three times,
+all steps multiplied by one number: *as profiled*, by 1; *as checked*, by what the steps of a small load took just
+before and just after the run, on the same engine, over what the profile says of them; and at the speed *of the run*,
+by the same ratio of the run's own steps. The first says how well a profile of some minutes ago predicts, the second how
+well one does whose speed has just been checked, the third how well the simulator does once the speed is known.
 """
 
 import asyncio
+import functools
 import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import click
-from fidelity_engines import PacedEngine, StepRecorder
-from fidelity_report import Outcome, draw, print_outcome, verdict
+from fidelity_engines import PacedEngine
+from fidelity_report import Outcome, Speed, draw, print_outcome, verdict
 from rich.console import Console
 
 from cost_profiles.catalog import find_profile
+from cost_profiles.measure import slowdown
 from cost_profiles.profile import Profile
 from cost_profiles.quiet import ForeignCores
+from cost_profiles.served import ServedStep
 from s2l_jax.core.costs import StepShape
-from s2l_jax.core.plan import StepPlan
 from s2l_jax.engine.protocol import Engine
 from s2l_jax.models import registry
 from serving.commands.profile_measure import measure_command
 from serving.config import ServeConfig
+from serving.measuring_load import stream_sessions
+from serving.measuring_steps import StepRecorder
 from workloads import crawl
 from workloads.generate.crawler import CrawlerConfig, crawler_trace
 from workloads.generate.tokens import TokenSource, passages_of
@@ -128,6 +134,22 @@ def longest_tokens(profile: Profile) -> int:
     return min(profile.max_model_len, 2 * LONGEST)
 
 
+class EngineRun(NamedTuple):
+    """What came of it.
+
+    Attributes:
+      measured: what the sessions' users saw.
+      steps: of these sessions.
+      checks: steps of a small load before and after.
+      foreign_cores: that other processes kept busy meanwhile.
+    """
+
+    measured: Measured
+    steps: list[ServedStep]
+    checks: list[ServedStep]
+    foreign_cores: float
+
+
 async def run_engine(
     planned: Sequence[PlannedSession],
     config: ServeConfig,
@@ -135,12 +157,8 @@ async def run_engine(
     progress: ReplayProgress,
     *,
     is_paced: bool,
-) -> tuple[Measured, list[tuple[StepPlan, float]], float]:
-    """Sends the sessions to the engine.
-
-    Returns:
-      What their users saw; each step, and the seconds it took; cores that other processes kept busy meanwhile.
-    """
+) -> EngineRun:
+    """Sends the sessions to the engine, and a small load before and after them."""
     recorders: list[StepRecorder] = []
 
     def record(engine: Engine) -> Engine:
@@ -148,11 +166,18 @@ async def run_engine(
         return recorders[-1]
 
     async with EngineTarget(config, wrap_engine=record, costs=profile.costs) as target:
+        steps = recorders[0].steps
+        small_load = functools.partial(
+            stream_sessions, target.orchestrator, VOCABULARY, longest_tokens(profile), MAX_BATCH
+        )
+        await asyncio.to_thread(small_load, seed=1)
+        before = len(steps)
         others = ForeignCores()
         with progress.of(planned):
             measured = await run_replay(planned, target, asyncio.Event(), progress.on_event)
-        foreign_cores = others.average()
-    return measured, recorders[0].steps, foreign_cores
+        foreign_cores, after = others.average(), len(steps)
+        await asyncio.to_thread(small_load, seed=2)
+    return EngineRun(measured, steps[before:after], steps[:before] + steps[after:], foreign_cores)
 
 
 def run_load(
@@ -180,28 +205,35 @@ def run_load(
         host_kv_gib=HOST_KV_BYTES / 2**30,
         idle_timeout_s=600.0,
     )
-    simulated = simulate(planned, make_server(simulation, profile, len(planned)))
-    server = make_server(simulation, profile, len(planned))
     progress = ReplayProgress(console, load.name)
-    measured, steps, foreign_cores = asyncio.run(run_engine(planned, config, profile, progress, is_paced=is_paced))
+    run = asyncio.run(run_engine(planned, config, profile, progress, is_paced=is_paced))
     gc.collect()  # the weights: cycles keep them
-    predicted_s = [profile.step_s(plan) for plan, _ in steps]
-    slowness = sum(took_s for _, took_s in steps) / sum(predicted_s)
-    at_speed = simulate(planned, replace(server, step_s=lambda plan: slowness * profile.step_s(plan)))
+    slowness: dict[Speed, float] = {
+        "as profiled": 1.0,
+        "as checked": slowdown(run.checks, profile),
+        "of the run": slowdown(run.steps, profile),
+    }
+    simulated = {
+        speed: simulate(planned, make_server(simulation, slower(profile, factor), len(planned)))
+        for speed, factor in slowness.items()
+    }
+    at_speed = slower(profile, slowness["of the run"])
     return Outcome(
         load=load.name,
         sessions=len(planned),
         pool_blocks=blocks,
-        engine=measured.sessions,
-        simulated=simulated.measured.sessions,
+        engine=run.measured.sessions,
+        simulated={speed: one.measured.sessions for speed, one in simulated.items()},
         slowness=slowness,
-        at_speed=at_speed.measured.sessions,
-        steps=[
-            (plan.shape, slowness * seconds, took_s) for (plan, took_s), seconds in zip(steps, predicted_s, strict=True)
-        ],
-        simulated_steps=simulated.counters.steps,
-        foreign_cores=foreign_cores,
+        steps=[(step.plan.shape, at_speed.step_s(step.plan, step.idle_s), step.seconds) for step in run.steps],
+        simulated_steps=simulated["as profiled"].counters.steps,
+        foreign_cores=run.foreign_cores,
     )
+
+
+def slower(profile: Profile, factor: float) -> Profile:
+    """The profile of an engine whose steps take so many times as long."""
+    return replace(profile, serving_slowdown=factor * profile.serving_slowdown)
 
 
 @click.command(help=__doc__)

@@ -1,4 +1,4 @@
-"""Engines that note what each step took."""
+"""An engine that computes nothing, on the real clock."""
 
 import time
 from collections import deque
@@ -12,54 +12,26 @@ _ANY_TOKEN = 1000
 
 
 @dataclass
-class StepRecorder:
-    """Passes everything on. Its steps are for when the engine has been closed."""
-
-    engine: Engine
-    steps: list[tuple[StepPlan, float]] = field(default_factory=list)
-
-    def warmup(self, progress: Progress | None = None) -> None:
-        self.engine.warmup(progress)
-
-    def submit(self, plan: StepPlan) -> None:
-        self.engine.submit(plan)
-
-    def collect(self) -> StepResult:
-        return self._note(self.engine.collect())
-
-    def is_ready(self) -> bool:
-        return self.engine.is_ready()
-
-    def execute(self, plan: StepPlan) -> StepResult:
-        return self._note(self.engine.execute(plan))
-
-    def close(self) -> None:
-        self.engine.close()
-
-    def _note(self, result: StepResult) -> StepResult:
-        self.steps.append((result.plan, result.timing.compute_s))
-        return result
-
-
-@dataclass
 class PacedEngine:
     """Takes exactly what a profile says, on the real clock, and computes nothing; what it is given only warms up."""
 
     engine: Engine
     profile: Profile
     _running: deque[tuple[StepResult, float]] = field(default_factory=deque)
-    _free_s: float = 0.0
+    _free_s: float = field(default_factory=time.perf_counter)
 
     def warmup(self, progress: Progress | None = None) -> None:
         self.engine.warmup(progress)
 
     def submit(self, plan: StepPlan) -> None:
+        now_s = time.perf_counter()
+        idle_s = 0.0 if self._running else now_s - self._free_s
         timing = StepTiming(
-            self.profile.step_s(plan) if plan.chunks or plan.samples else 0.0,
+            self.profile.step_s(plan, idle_s) if plan.chunks or plan.samples else 0.0,
             self.profile.costs.swap_out(len(plan.saves)),
             self.profile.costs.swap_in(len(plan.loads)),
         )
-        self._free_s = max(self._free_s, time.perf_counter()) + max(timing)
+        self._free_s = max(self._free_s, now_s) + max(timing)
         tokens = tuple(SampledToken(_ANY_TOKEN + sample.position) for sample in plan.samples)
         self._running.append((StepResult(plan, tokens, timing), self._free_s))
 

@@ -22,6 +22,8 @@ def print_fit(console: Console, profile: Profile, png: Path | None = None) -> No
     console.print(errors_table(by_kind(found)))
     if profile.serving_slowdown != 1.0:
         console.print(f"while a server runs it, a step takes {profile.serving_slowdown:.2f} times as long")
+    if profile.idle_slowdown != 1.0:
+        console.print(f"after an idle device, {profile.idle_slowdown:.2f} times that")
     if profile.latency_s:
         console.print(f"latency beside the device's work: {format_seconds(profile.latency_s)} a session")
     if profile.conditions:

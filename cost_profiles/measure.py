@@ -13,8 +13,8 @@ from cost_profiles.padding import Padding
 from cost_profiles.profile import PARTS, Part, Profile, ProfileMemory
 from cost_profiles.refit import copy_seconds, refit
 from cost_profiles.rounds import QUIET_CORES, Pace, Timed
+from cost_profiles.served import ServedStep
 from s2l_jax.core.costs import PhysicalCosts
-from s2l_jax.core.plan import StepPlan
 
 _HANDOFF = "device to host to device, on one host: what two engines pay that share nothing but its memory"
 _SOFTWARE = ("s2l-jax", "jax", "numpy")
@@ -50,7 +50,7 @@ def profile_of(
     timed: Sequence[Timed],
     pace: Pace,
     latency_s: float = 0.0,
-    served: Sequence[tuple[StepPlan, float]] = (),
+    served: Sequence[ServedStep] = (),
 ) -> Profile:
     """The profile of timed trials.
 
@@ -59,7 +59,7 @@ def profile_of(
       timed: steps, and copies unless there is no host pool; those nobody measured cost nothing and say so.
       pace: that they were timed at.
       latency_s: what a session takes beside the device's work.
-      served: steps that a server ran, and the seconds they took.
+      served: steps that a server ran.
     """
     steps, copies = [], []
     for one in timed:
@@ -95,17 +95,16 @@ def profile_of(
         conditions=conditions(timed, pace),
     )
     fitted = refit(raw, subject.padding)
-    return replace(
-        fitted,
-        exposed_copies=_exposed_copies(timed, pace.repeats, fitted.costs),
-        serving_slowdown=_serving_slowdown(served, fitted),
-    )
+    fitted = replace(fitted, exposed_copies=_exposed_copies(timed, pace.repeats, fitted.costs))
+    in_a_row = [step for step in served if not step.is_after_idling]
+    in_server = replace(fitted, serving_slowdown=slowdown(in_a_row, fitted))
+    return replace(in_server, idle_slowdown=slowdown([step for step in served if step.is_after_idling], in_server))
 
 
-def _serving_slowdown(served: Sequence[tuple[StepPlan, float]], fitted: Profile) -> float:
-    """What these steps took, over what the profile says of them; 1 without any."""
-    expected_s = sum(fitted.step_s(plan) for plan, _ in served)
-    return sum(seconds for _, seconds in served) / expected_s if expected_s else 1.0
+def slowdown(served: Sequence[ServedStep], profile: Profile) -> float:
+    """What these steps took together, over what the profile says of them; 1 without any."""
+    expected_s = sum(profile.step_s(step.plan, step.idle_s) for step in served)
+    return sum(step.seconds for step in served) / expected_s if expected_s else 1.0
 
 
 def _exposed_copies(timed: Sequence[Timed], repeats: int, costs: PhysicalCosts) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from cost_profiles.measurement import CopyPoint, StepPoint
 from cost_profiles.padding import PaddedCosts
 from cost_profiles.record import read_record
+from cost_profiles.served import LEAST_IDLE_S
 from cost_profiles.work import Work
 from s2l_jax.core.costs import PhysicalCosts
 from s2l_jax.core.errors import InvalidArgument
@@ -128,6 +129,8 @@ class Profile:
         computation, and only what outlasts it counts; about 1 on a CPU, which has nothing else to copy with.
       serving_slowdown: how many times as long a step takes while a server runs it, beside the one that `costs` and
         `padded` have of an engine alone: on a CPU the orchestrator and its clients want the same cores.
+      idle_slowdown: how many times as long a step takes that starts when the device has stood idle for `LEAST_IDLE_S`:
+        clocks and caches are cold.
       conditions: under which it was measured: when, with what software, how quiet the machine was.
     """
 
@@ -147,6 +150,7 @@ class Profile:
     padded: PaddedCosts | None = None
     exposed_copies: float = 0.0
     serving_slowdown: float = 1.0
+    idle_slowdown: float = 1.0
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,8 +160,9 @@ class Profile:
             raise InvalidArgument(f"latency_s is {self.latency_s!r}, but must be a number of seconds, 0 or more")
         if not (math.isfinite(self.exposed_copies) and self.exposed_copies >= 0):
             raise InvalidArgument(f"exposed_copies is {self.exposed_copies!r}, but must be a share, 0 or more")
-        if not (math.isfinite(self.serving_slowdown) and self.serving_slowdown > 0):
-            raise InvalidArgument(f"serving_slowdown is {self.serving_slowdown!r}, but must be a factor above 0")
+        for name in ("serving_slowdown", "idle_slowdown"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise InvalidArgument(f"{name} is {getattr(self, name)!r}, but must be a factor above 0")
         for name in ("devices", "max_model_len"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")
@@ -168,10 +173,16 @@ class Profile:
             if not seconds > 0:
                 raise InvalidArgument(f"{name} is {seconds}, but must be above 0: errors are relative to it")
 
-    def step_s(self, plan: StepPlan) -> float:
-        """Seconds that a server's step takes with its chunks and samples, as exactly as this profile can tell."""
+    def step_s(self, plan: StepPlan, idle_s: float = 0.0) -> float:
+        """Seconds that a server's step takes with its chunks and samples, as exactly as this profile can tell.
+
+        Args:
+          plan: the step.
+          idle_s: how long the device has stood idle before it.
+        """
         alone_s = self.costs.step(plan.shape) if self.padded is None else self.padded.step(Work.of(plan))
-        return self.serving_slowdown * alone_s
+        factor = self.serving_slowdown * (self.idle_slowdown if idle_s >= LEAST_IDLE_S else 1.0)
+        return factor * alone_s
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; `from_json` reads it."""

@@ -4,7 +4,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,12 @@ from cost_profiles.machine import device_name
 from cost_profiles.measure import Subject
 from cost_profiles.profile import ProfileMemory
 from cost_profiles.rounds import OnWindow, Pace, Timed, run_rounds
+from cost_profiles.served import ServedStep
 from cost_profiles.trial import Trial
 from s2l_jax.core.errors import S2LError
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.plan import StepPlan, StepResult
 from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.engine.config import EngineConfig
-from s2l_jax.engine.engine import JaxEngine
 from s2l_jax.engine.memory import block_bytes, host_bytes
 from s2l_jax.engine.protocol import Engine, Progress
 from s2l_jax.orchestrator.config import OrchestratorConfig
@@ -31,6 +30,7 @@ from serving.assembly import Built, build, scheduler_config
 from serving.assembly import Progress as AssemblyProgress
 from serving.config import ServeConfig
 from serving.measuring_load import stream_sessions
+from serving.measuring_steps import StepRecorder
 
 _SESSIONS = 24
 _PROMPT_TOKENS = 16
@@ -47,13 +47,13 @@ class MeasuredEngine:
       built: the engine, closed.
       timed: its trials.
       latency_s: what a session takes from its opening to its first token beside the device's work: a median.
-      served: steps that an orchestrator ran with sessions that stream, and the seconds they took.
+      served: steps that an orchestrator ran with sessions that stream.
     """
 
     built: Built
     timed: list[Timed]
     latency_s: float
-    served: list[tuple[StepPlan, float]]
+    served: list[ServedStep]
 
 
 def measure_engine(
@@ -125,35 +125,17 @@ def subject_of(name: str, built: Built) -> Subject:
     )
 
 
-@dataclass
-class _WatchedEngine:
-    """Passes everything on; does a job at the end of its warm-up, then notes what steps take."""
+class _WatchedEngine(StepRecorder):
+    """Does a job at the end of its warm-up."""
 
-    engine: JaxEngine
-    job: Callable[[Engine], list[Timed]]
-    timed: list[Timed] = field(default_factory=list)
-    steps: list[tuple[StepPlan, float]] = field(default_factory=list)
+    def __init__(self, engine: Engine, job: Callable[[Engine], list[Timed]]) -> None:
+        super().__init__(engine)
+        self.timed: list[Timed] = []
+        self._job = job
 
     def warmup(self, progress: Progress | None = None) -> None:
-        self.engine.warmup(progress)
-        self.timed = self.job(self.engine)
-
-    def submit(self, plan: StepPlan) -> None:
-        self.engine.submit(plan)
-
-    def collect(self) -> StepResult:
-        result = self.engine.collect()
-        self.steps.append((result.plan, result.timing.compute_s))
-        return result
-
-    def execute(self, plan: StepPlan) -> StepResult:
-        return self.engine.execute(plan)
-
-    def is_ready(self) -> bool:
-        return self.engine.is_ready()
-
-    def close(self) -> None:
-        self.engine.close()
+        super().warmup(progress)
+        self.timed = self._job(self.engine)
 
 
 def _latency_s(orchestrator: Orchestrator, engine: _WatchedEngine, built: Built) -> float:
@@ -165,7 +147,7 @@ def _latency_s(orchestrator: Orchestrator, engine: _WatchedEngine, built: Built)
         prompt = rng.integers(_LEAST_TOKEN, built.model.config.vocab_size, tokens).tolist()
         engine.steps.clear()
         ttft_s = _ttft_s(orchestrator, prompt)
-        latencies.append(ttft_s - sum(seconds for _, seconds in engine.steps))
+        latencies.append(ttft_s - sum(step.seconds for step in engine.steps))
     return max(0.0, statistics.median(latencies))
 
 

@@ -41,6 +41,8 @@ def show_command(profile: str, context: int, png: Path | None, as_json: bool) ->
         console.print(line, soft_wrap=True)
     if found.serving_slowdown != 1.0:
         console.print(f"while a server runs it, a step takes {found.serving_slowdown:.2f} times as long")
+    if found.idle_slowdown != 1.0:
+        console.print(f"after an idle device, {found.idle_slowdown:.2f} times that")
     if found.latency_s:
         console.print(f"latency beside the device's work: {found.latency_s * 1e3:.1f} ms a piece of context")
     console.print(terms_table(found))

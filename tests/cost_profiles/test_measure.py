@@ -9,6 +9,7 @@ from cost_profiles.deviation import by_kind, deviations
 from cost_profiles.grid import grid
 from cost_profiles.profile import PART_TERMS, PARTS, Profile
 from cost_profiles.refit import padded_quality, refit
+from cost_profiles.served import ServedStep
 from cost_profiles.work import Work
 from s2l_jax.core.errors import InvalidArgument
 from tests.cost_profiles.measured import CONFIG, COPIES, PADDED, PADDING, PaddedMachine, measured_profile
@@ -127,11 +128,24 @@ def test_errors_name_the_work_that_is_worst():
 
 def test_steps_that_a_server_ran_tell_how_much_longer_they_take_there():
     works = [Work(chunks=((32, 64),)), Work(decodes=(100, 200))]
-    served = [(work.plan(CONFIG), 1.2 * PADDED.step(work)) for work in works]
+    served = [ServedStep(work.plan(CONFIG), 1.2 * PADDED.step(work), 0.0) for work in works]
     profile = measured_profile(served=served)
     assert profile.serving_slowdown == pytest.approx(1.2)
-    assert profile.step_s(served[0][0]) == pytest.approx(served[0][1])
+    assert profile.step_s(served[0].plan) == pytest.approx(served[0].seconds)
     assert (profile.padded, profile.costs) == (PROFILE.padded, PROFILE.costs)  # what the engine does alone
     assert PROFILE.serving_slowdown == 1.0
     with pytest.raises(InvalidArgument, match="serving_slowdown"):
         replace(PROFILE, serving_slowdown=0.0)
+
+
+def test_steps_after_an_idle_device_are_told_apart():
+    work = Work(chunks=((32, 64),))
+    alone_s, plan = PADDED.step(work), work.plan(CONFIG)
+    served = [ServedStep(plan, 1.1 * alone_s, 0.01), ServedStep(plan, 1.1 * 1.3 * alone_s, 0.2)]
+    profile = measured_profile(served=served)
+    assert (profile.serving_slowdown, profile.idle_slowdown) == pytest.approx((1.1, 1.3))
+    assert profile.step_s(plan, 0.01) == pytest.approx(served[0].seconds)
+    assert profile.step_s(plan, 0.2) == pytest.approx(served[1].seconds)
+    assert PROFILE.idle_slowdown == 1.0
+    with pytest.raises(InvalidArgument, match="idle_slowdown"):
+        replace(PROFILE, idle_slowdown=-1.0)

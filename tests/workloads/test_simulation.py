@@ -108,8 +108,19 @@ def test_work_ahead_of_time_is_not_queued_behind_a_step():
 
 
 def test_steps_may_be_priced_by_their_plans():
-    result = run(session("a", (0.0, 10), (20.0, 5)), step_s=lambda plan: 2.0 * len(plan.chunks[0].tokens))
+    result = run(session("a", (0.0, 10), (20.0, 5)), step_s=lambda plan, idle_s: 2.0 * len(plan.chunks[0].tokens))
     assert [step.duration_s for step in result.steps["engine"]] == pytest.approx([20.0, 10.0])
+
+
+def test_a_step_is_priced_by_how_long_the_device_stood_idle_before_it():
+    idles_s = []
+
+    def step_s(plan, idle_s):
+        idles_s.append(idle_s)
+        return 2.0
+
+    run(session("a", (0.0, 10), (0.5, 5), (9.0, 5)), step_s=step_s)
+    assert idles_s == pytest.approx([0.0, 0.0, 5.0])
 
 
 @pytest.mark.parametrize(("exposed", "extra_s"), [(0.0, 0.0), (0.5, 1.0), (1.0, 2.0)])

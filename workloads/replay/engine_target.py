@@ -67,6 +67,11 @@ class EngineTarget:
         """What the scheduler reckons with."""
         return self._assembly.costs
 
+    @property
+    def orchestrator(self) -> Orchestrator:
+        """Between entering and leaving."""
+        return self._assembly.orchestrator
+
     async def info(self) -> TargetInfo:
         """What the engine serves."""
         model = self._assembly.model

@@ -23,8 +23,8 @@ _VOCAB = 4096
 _FIRST_TOKEN = 64
 _GOLDEN = 0x9E3779B1
 
-StepSeconds = Callable[[StepPlan], float]
-"""What chunks and samples of a plan take."""
+StepSeconds = Callable[[StepPlan, float], float]
+"""What chunks and samples of a plan take, if the device has stood idle for so many seconds before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class SimulatedEngine:
         self._step_s = step_s or self._priced
         self._exposed_copies = exposed_copies
         self._running: deque[_Running] = deque()
-        self._started_s = 0.0  # of the step that runs
+        self._started_s = 0.0  # the step that runs; without one, when the device fell idle
         self._plan_s = inf  # when to plan next; inf until something changes
 
     @property
@@ -124,9 +124,10 @@ class SimulatedEngine:
             return []  # whoever becomes complete before the end wakes us, and is served next
         plan = self.scheduler.plan(now_s)
         if plan is not None:
+            idle_s = 0.0
             if not self._running:
-                self._started_s = now_s
-            self._running.append(self._start(plan))
+                idle_s, self._started_s = now_s - self._started_s, now_s
+            self._running.append(self._start(plan, idle_s))
             self.wake(now_s)
         return []
 
@@ -134,18 +135,18 @@ class SimulatedEngine:
     def _end_s(self) -> float:
         return self._started_s + self._running[0].duration_s if self._running else inf
 
-    def _start(self, plan: StepPlan) -> _Running:
-        return _Running(plan, self._timing(plan), self.scheduler.held_blocks, self._exposed_copies)
+    def _start(self, plan: StepPlan, idle_s: float) -> _Running:
+        return _Running(plan, self._timing(plan, idle_s), self.scheduler.held_blocks, self._exposed_copies)
 
-    def _timing(self, plan: StepPlan) -> StepTiming:
+    def _timing(self, plan: StepPlan, idle_s: float) -> StepTiming:
         computes = bool(plan.chunks or plan.samples)
         return StepTiming(
-            compute_s=self._step_s(plan) if computes else 0.0,
+            compute_s=self._step_s(plan, idle_s) if computes else 0.0,
             save_s=self._costs.swap_out(len(plan.saves)),
             load_s=self._costs.swap_in(len(plan.loads)),
         )
 
-    def _priced(self, plan: StepPlan) -> float:
+    def _priced(self, plan: StepPlan, _idle_s: float) -> float:
         return self._costs.step(plan.shape)
 
     def _land(self, now_s: float) -> list[Output]:
