@@ -58,14 +58,17 @@ def from_status(
     code: grpc.StatusCode, details: str | None, trailing_metadata: Iterable[tuple[str, str | bytes]] | None
 ) -> S2LError:
     """The error behind a status; codes that no error has become the base class with `status` set."""
-    message = details or code.name
-    cls = _BY_STATUS.get(code.name)
+    hint = dict(trailing_metadata or ()).get(RETRY_AFTER_KEY)
+    return error_of(code.name, details or code.name, None if hint is None else float(hint) / 1000)
+
+
+def error_of(status: str, message: str, retry_after_s: float | None) -> S2LError:
+    """The error of a status by its name, with a retry hint where it can have one."""
+    cls = _BY_STATUS.get(status)
     if cls is None:
         error = S2LError(message)
-        error.status = code.name
+        error.status = status
         return error
-    if cls in (errors.ResourceExhausted, errors.Unavailable):
-        hint = dict(trailing_metadata or ()).get(RETRY_AFTER_KEY)
-        if hint is not None:
-            return cls(message, float(hint) / 1000)
+    if cls in (errors.ResourceExhausted, errors.Unavailable) and retry_after_s is not None:
+        return cls(message, retry_after_s)
     return cls(message)

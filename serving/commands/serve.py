@@ -1,8 +1,6 @@
 """`s2l serve`: a model behind gRPC and HTTP."""
 
 import asyncio
-import json
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from s2l_jax.core.config import PREEMPTION_MODES
+from serving.commands.joining import Joining, joining_options
 from serving.commands.protection import Protection, protection_options
+from serving.commands.ready_file import write_ready_file
 from serving.commands.watch_options import take_watch_config, watch_options
 from serving.config import DEFAULT_MODEL, DTYPES, QUANTIZATIONS, ServeConfig, default_cache_dir
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from serving.assembly import Assembly
     from serving.grpc.server import GrpcConfig
     from serving.http.server import HttpConfig
+    from serving.replicas.joined import Joined
     from serving.watch.observation import Observation
     from serving.watch.start import Startup
 
@@ -63,6 +64,7 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 @click.option("--drain-timeout-s", default=30.0, show_default=True, help="Time for sessions to end after SIGTERM.")
 @click.option("--jetstream-temperature", default=0.0, show_default=True, help="Of requests by JetStream's clients.")
 @protection_options
+@joining_options
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, ports, pid) when serving."
 )
@@ -78,6 +80,7 @@ def serve(
     ready_file: Path | None,
     quiet: bool,
     protection: Protection,
+    joining: Joining | None,
     **options: Any,
 ) -> None:
     """Serve a model over gRPC and HTTP.
@@ -123,7 +126,15 @@ def serve(
             cors_origins=protection.cors_origins,
         )
     serving = _serve(
-        assembly, grpc_config, http_config, protection.api_keys, observation, drain_timeout_s, ready_file, startup
+        assembly,
+        grpc_config,
+        http_config,
+        protection.api_keys,
+        observation,
+        drain_timeout_s,
+        ready_file,
+        startup,
+        joining,
     )
     run(serving)
 
@@ -138,7 +149,7 @@ def _serve_engine(config: ServeConfig, host: str, port: int, ready_file: Path | 
             f"an engine to {config.role} waits at {host}:{bound}, on a private network: whoever reaches it has it"
         )
         if ready_file is not None:
-            _write_ready_file(ready_file, host, bound, None)
+            write_ready_file(ready_file, host, bound, None)
 
     with progress_bars(quiet=quiet) as progress:
         run_engine(config, f"{host}:{port}", progress, on_ready)
@@ -153,6 +164,7 @@ async def _serve(
     drain_timeout_s: float,
     ready_file: Path | None,
     startup: "Startup",
+    joining: Joining | None,
 ) -> None:
     from serving.grpc.server import GrpcServer, wait_for_signal
     from serving.http.server import HttpServer
@@ -170,19 +182,34 @@ async def _serve(
     try:
         http_port = None if http is None else await http.start()
         port = await server.start()
+        joined = None if joining is None else await _join(joining, assembly)
     except BaseException:
         orchestrator.close()
         raise
     _announce(assembly, config, port, http_port, startup.passed_s)
     if ready_file is not None:
-        _write_ready_file(ready_file, config.host, port, http_port)
+        write_ready_file(ready_file, config.host, port, http_port)
     number = await wait_for_signal()
     click.echo(f"{number.name}: no new sessions, running ones have {drain_timeout_s:g} s to end (again to stop now)")
+    if joined is not None:
+        await joined.leave()
     is_drained = await server.stop(drain_timeout_s)
     if http is not None:
         # Last, so that it says until then that it is not ready, and what it still has to send is sent.
         await http.stop()
+    if joined is not None:
+        await joined.close()
     click.echo("stopped, all sessions had ended" if is_drained else "stopped, some sessions were cut off")
+
+
+async def _join(joining: Joining, assembly: "Assembly") -> "Joined":
+    from serving.replicas.joined import Joined
+
+    joined = await Joined.start(
+        joining.namespace, joining.discovery, assembly.orchestrator, assembly.model, assembly.engine.block_size
+    )
+    click.echo(f"Serving s2l route --dynamo {joining.namespace} as well")
+    return joined
 
 
 def _announce(assembly: "Assembly", config: "GrpcConfig", port: int, http_port: int | None, took_s: float) -> None:
@@ -199,11 +226,3 @@ def _announce(assembly: "Assembly", config: "GrpcConfig", port: int, http_port: 
         click.echo("\n".join(f"Engine {i}: {role} on {place}" for i, (role, place) in enumerate(assembly.deployed)))
     if http_port is not None:
         click.echo(f"Listening on http{s}://{host}:{http_port}/v1  -  try: curl http{s}://{host}:{http_port}/v1/models")
-
-
-def _write_ready_file(path: Path, host: str, port: int, http_port: int | None) -> None:
-    """Appears complete or not at all, so that a script may wait for it to exist."""
-    partial = path.with_name(path.name + ".partial")
-    address = {"host": host, "port": port, "http_port": http_port, "pid": os.getpid()}
-    partial.write_text(json.dumps(address), encoding="utf-8")
-    partial.replace(path)

@@ -4,11 +4,11 @@ from dataclasses import asdict
 
 import grpc.aio
 
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
 from serving.grpc.guard import guarded
 from serving.protos.s2l.v1 import info_pb2 as pb
 from serving.protos.s2l.v1 import info_pb2_grpc
+from serving.session_owner import SessionOwner
 
 
 class InfoServicer(info_pb2_grpc.InfoServicer):
@@ -19,7 +19,7 @@ class InfoServicer(info_pb2_grpc.InfoServicer):
       model: what is served.
     """
 
-    def __init__(self, orchestrator: Orchestrator, model: ModelInfo) -> None:
+    def __init__(self, orchestrator: SessionOwner, model: ModelInfo) -> None:
         self._orchestrator = orchestrator
         self._model = model
 

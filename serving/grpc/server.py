@@ -10,7 +10,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from s2l_jax.core.errors import InvalidArgument
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
 from serving.grpc.door import Door
 from serving.grpc.info import InfoServicer
@@ -18,6 +17,7 @@ from serving.grpc.jetstream import AdapterServicer, JetStreamConfig, Orchestrato
 from serving.grpc.streaming import StreamingContextServicer
 from serving.protos.jetstream.core.proto import jetstream_pb2_grpc, multi_lora_decoding_pb2_grpc
 from serving.protos.s2l.v1 import info_pb2_grpc, streaming_pb2_grpc
+from serving.session_owner import SessionOwner
 from serving.tenants.tenants import Tenants
 from serving.tls import ServerTls
 from serving.tracing.context import ContextPool, TraceInterceptor
@@ -68,7 +68,7 @@ class GrpcServer:
     """
 
     def __init__(
-        self, orchestrator: Orchestrator, model: ModelInfo, config: GrpcConfig, tenants: Tenants | None = None
+        self, orchestrator: SessionOwner, model: ModelInfo, config: GrpcConfig, tenants: Tenants | None = None
     ) -> None:
         self._tenants = tenants or Tenants(orchestrator)
         self._orchestrator = orchestrator

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models.chat import ChatTemplate
 from s2l_jax.models.tokenizer import Tokenizer
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
 from serving.http.errors import NoSuchModel
+from serving.session_owner import SessionOwner
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Backend:
       origins: sites other than the server's own whose pages may use it; `*` is any.
     """
 
-    orchestrator: Orchestrator
+    orchestrator: SessionOwner
     model: ModelInfo
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None

@@ -15,11 +15,11 @@ import uvicorn
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models.chat import ChatTemplate
 from s2l_jax.models.tokenizer import Tokenizer
-from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.types import ModelInfo
 from serving.http.app import make_app
 from serving.http.backend import Backend
 from serving.http.connection import Connection
+from serving.session_owner import SessionOwner
 from serving.tenants.tenants import Tenants
 from serving.tls import ServerTls
 from serving.tracing.context import ContextPool
@@ -79,7 +79,7 @@ class HttpServer:
 
     def __init__(
         self,
-        orchestrator: Orchestrator,
+        orchestrator: SessionOwner,
         model: ModelInfo,
         tokenizer: Tokenizer,
         chat_template: ChatTemplate | None,

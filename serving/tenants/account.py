@@ -12,7 +12,7 @@ from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import Content, DoneEvent, FailedEvent, Sink, SinkEvent, TokenEvent
-from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.session_owner import SessionOwner
 from serving.tenants.allowance import Allowance
 from serving.tenants.limits import TenantLimits
 
@@ -37,7 +37,7 @@ class Account:
         self,
         tenant: str,
         limits: TenantLimits,
-        orchestrator: Orchestrator,
+        orchestrator: SessionOwner,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tenant = tenant

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s2l_jax.core.errors import S2LError
-from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.session_owner import SessionOwner
 from serving.status import Unauthenticated
 from serving.tenants.account import Account
 from serving.tenants.keys import KeyRing, read_keys
@@ -31,7 +31,7 @@ class Tenants:
     """
 
     def __init__(
-        self, orchestrator: Orchestrator, path: Path | None = None, clock: Callable[[], float] = time.monotonic
+        self, orchestrator: SessionOwner, path: Path | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._orchestrator = orchestrator
         self._path = path
