@@ -30,6 +30,7 @@ from s2l_jax.orchestrator.config import OrchestratorConfig, Role
 from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.client.prompt import PromptPieces, pieces_of_template
+from serving.client.tls import ClientTls
 from serving.client.types import ModelInfo
 from serving.config import ServeConfig
 from serving.devices import devices_of, devices_of_all
@@ -145,6 +146,7 @@ def assemble(
     *,
     wrap_engine: Callable[[Engine], Engine] | None = None,
     costs: CostModel | None = None,
+    peer_tls: ClientTls | None = None,
 ) -> Assembly:
     """Loads the model, compiles all that traffic needs, and starts the engine threads.
 
@@ -153,6 +155,7 @@ def assemble(
       progress: told how far it is.
       wrap_engine: given an engine, returns what is used in its place, to watch it.
       costs: what schedulers reckon with; None takes what was measured on this machine, or measures it now.
+      peer_tls: certificates for the way to engines in other processes; None is without TLS.
 
     Raises:
       InvalidArgument: model, limits and machine do not go together; the message says what to change.
@@ -172,7 +175,7 @@ def assemble(
         scheduler = Scheduler(scheduler_config(config, one, role, index), its_costs)
         units.append(EngineUnit(engine, scheduler, role, one.engine))
     first_costs = units[0].scheduler.costs
-    peers = _peers_of(config, built[0], units[0]) if config.peers else None
+    peers = _peers_of(config, built[0], units[0], peer_tls) if config.peers else None
     if peers is not None:
         units += peers.units(len(built))
     default_max_tokens = min(config.default_max_tokens, max(1, sizes.max_model_len // 2))
@@ -186,6 +189,7 @@ def assemble(
         default_max_tokens=default_max_tokens,
         limit_max_tokens=sizes.max_model_len,
         idle_timeout_s=config.idle_timeout_s,
+        step_timeout_s=config.step_timeout_s,
     )
     transport = None if peers is None else GrpcTransport()
     orchestrator = Orchestrator(units, model.tokenizer, limits, transport=transport)
@@ -198,10 +202,10 @@ def assemble(
     return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, first_costs, deployed)
 
 
-def _peers_of(config: ServeConfig, built: Built, unit: EngineUnit) -> Peers:
+def _peers_of(config: ServeConfig, built: Built, unit: EngineUnit, tls: ClientTls | None) -> Peers:
     model = built.model
     own = description_of(unit.role, model.config, built.sizes, model.quantization, version("s2l-jax"))
-    return Peers(config.peer_addresses, own, unit.scheduler.config, unit.scheduler.costs)
+    return Peers(config.peer_addresses, own, unit.scheduler.config, unit.scheduler.costs, tls)
 
 
 def _costs_of(

@@ -57,6 +57,7 @@ class ServeConfig:
         long as there is room, `auto` does what costs less.
       default_max_tokens: output tokens of a session that names no limit.
       idle_timeout_s: a session without an event for this long is ended.
+      step_timeout_s: an engine that has ended no step for this long is given up; see `OrchestratorConfig`.
       cache_dir: where compiled executables are kept; None keeps none.
       profile_dir: where measurements of this machine are kept; None measures at each start.
 
@@ -83,6 +84,7 @@ class ServeConfig:
     preemption: str = "auto"
     default_max_tokens: int = 256
     idle_timeout_s: float = 60.0
+    step_timeout_s: float = 120.0
     cache_dir: Path | None = field(default_factory=default_cache_dir)
     profile_dir: Path | None = field(default_factory=default_profile_dir)
 
@@ -102,6 +104,8 @@ class ServeConfig:
             self._check_pool(self.kv_blocks, self.max_model_len)
         if self.host_kv_gib is not None and not 0 <= self.host_kv_gib < float("inf"):
             raise InvalidArgument(f"--host-kv-gib is {self.host_kv_gib}, but must be 0 (none) or more")
+        if not 0 < self.step_timeout_s < float("inf"):
+            raise InvalidArgument(f"--step-timeout-s is {self.step_timeout_s}, but must be above 0")
         if self.preemption not in PREEMPTION_MODES:
             raise InvalidArgument(
                 f"--preemption is {self.preemption!r}, but must be one of {', '.join(PREEMPTION_MODES)}"

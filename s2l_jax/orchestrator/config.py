@@ -22,6 +22,8 @@ class OrchestratorConfig:
       idle_timeout_s: a stream without an event for this long is ended.
       session_deadline_s: a session open for this long is ended.
       retry_after_s: retry hint as long as too few sessions have ended to estimate one.
+      step_timeout_s: an engine that has ended no step for this long is given up, unless the step was predicted to take
+        more than a tenth of it.
       progress_interval_s: time between two progress events of one session, at least.
 
     Raises:
@@ -35,13 +37,14 @@ class OrchestratorConfig:
     idle_timeout_s: float = 60.0
     session_deadline_s: float = 3600.0
     retry_after_s: float = 1.0
+    step_timeout_s: float = 120.0
     progress_interval_s: float = 0.25
 
     def __post_init__(self) -> None:
         for name in ("max_sessions", "max_waiting", "default_max_tokens", "limit_max_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be at least 1")
-        for name in ("idle_timeout_s", "session_deadline_s", "retry_after_s"):
+        for name in ("idle_timeout_s", "session_deadline_s", "retry_after_s", "step_timeout_s"):
             if not getattr(self, name) > 0:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}, but must be above 0 seconds")
         if not self.progress_interval_s >= 0:

@@ -21,10 +21,15 @@ from s2l_jax.orchestrator.pace import Pace
 from s2l_jax.orchestrator.page_moves import PageMoves
 from s2l_jax.orchestrator.recovery import Recovery
 from s2l_jax.orchestrator.registry import Registry
+from s2l_jax.orchestrator.watchdog import Pulse
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.002
 _LONGEST_WAIT_S = 0.25  # so that a clock which jumps ahead, as after a suspend, is noticed
+
+
+class _Abandoned(Exception):
+    """The engine has been given up while this thread was stuck in it: its sessions are others' now."""
 
 
 class EngineLoop:
@@ -39,6 +44,12 @@ class EngineLoop:
     The registry's lock is taken for planning and committing only. If a step fails, its sessions end, with those of the
     step behind it, and the loop goes on; if anything else fails, the engine's sessions go to other engines, or end if
     there is none, and then later calls raise Unavailable. No error is lost silently.
+
+    If the engine hangs, another thread calls `abandon`; should the engine come back, this one lets go of it without
+    touching anything that is not its own any more.
+
+    Attributes:
+      pulse: shows that the engine does not hang.
     """
 
     def __init__(self, member: Member, registry: Registry, clock: Callable[[], float]) -> None:
@@ -53,6 +64,8 @@ class EngineLoop:
         self._is_stopping = False
         self._outstanding: deque[StepPlan] = deque()
         self._pace = Pace()
+        self._lost: str | None = None
+        self.pulse = Pulse()
         self.watch(Blind())
         self._thread = threading.Thread(target=self._main, name=f"s2l-engine-{member.index}", daemon=True)
 
@@ -82,6 +95,22 @@ class EngineLoop:
             self._is_stopping = True
             self._member.work.notify_all()
 
+    def lose(self, why: str) -> None:
+        """The engine is known to be gone: the thread ends as if it had found out itself."""
+        with self._registry.lock:
+            self._lost = why
+            self._member.work.notify_all()
+
+    def abandon(self, silent_s: float) -> None:
+        """The engine hangs: its sessions go to others. Nothing happens if it has failed already."""
+        failure = f"engine {self._member} has ended no step for {silent_s:g} s, and the server must be restarted"
+        with self._registry.lock:
+            if not self._member.is_alive:
+                return
+            failed = self._recovery.lose_member(self._member, tuple(self._outstanding), failure, self._clock())
+        _log.critical("%s", failure)
+        emit_failures(failed)
+
     def wait(self, timeout_s: float) -> None:
         """Waits for the thread to end."""
         if self._thread.ident is not None and self._thread is not threading.current_thread():
@@ -95,6 +124,8 @@ class EngineLoop:
             self._is_warm.set()
             while self._turn():
                 pass
+        except _Abandoned:
+            _log.warning("engine %s has come back after it was given up, and stays out", self._member)
         except BaseException as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
             self._die(error)
         finally:
@@ -109,8 +140,11 @@ class EngineLoop:
             self._stay_free()
             if member.role == "prefill" and any(plan.samples for plan in self._outstanding):
                 self._collect()
+        if not self._outstanding:
+            self._beat(0.0)
         self._move_pages()
         with registry.lock:
+            self._check_alive()
             now_s = self._clock()
             is_stopping = self._is_stopping
             expired = registry.end_expired(now_s)
@@ -127,6 +161,18 @@ class EngineLoop:
         if is_behind and self._outstanding:
             self._collect()
         return not is_stopping
+
+    def _beat(self, expected_s: float) -> None:
+        """A sign of life; the device goes on with a step that was predicted to take this long."""
+        self.pulse.expected_s = expected_s
+        self.pulse.beats += 1
+
+    def _check_alive(self) -> None:
+        """Ends the thread if it has nothing to say any more. Needs the registry's lock."""
+        if not self._member.is_alive:
+            raise _Abandoned
+        if self._lost is not None:
+            raise EngineGone(self._lost)
 
     def _stay_free(self) -> None:
         """Waits for the end of the step if what would follow it is work ahead of time.
@@ -157,7 +203,7 @@ class EngineLoop:
             self._fail_steps(error)
             return
         if len(self._outstanding) == 1:
-            self._pace.start(self._predicted_s(plan))
+            self._begins(plan)
         self._submitted(plan, self._clock())
 
     def _collect(self) -> None:
@@ -172,8 +218,9 @@ class EngineLoop:
         self._pace.end()
         plan = self._outstanding.popleft()
         if self._outstanding:
-            self._pace.start(self._predicted_s(self._outstanding[0]))
+            self._begins(self._outstanding[0])
         with self._registry.lock:
+            self._check_alive()
             now_s = self._clock()
             outputs = self._registry.commit(self._member, result, now_s)
             progress = self._registry.progress(self._member, plan, now_s)
@@ -183,9 +230,12 @@ class EngineLoop:
         for session, output in outputs:
             self._deliver(session, output)
 
-    def _predicted_s(self, plan: StepPlan) -> float:
+    def _begins(self, plan: StepPlan) -> None:
+        """The device goes on with this step now."""
         costs = self._member.scheduler.costs
-        return costs.step(plan.shape) + costs.swap_in(len(plan.loads))
+        predicted_s = costs.step(plan.shape) + costs.swap_in(len(plan.loads))
+        self._pace.start(predicted_s)
+        self._beat(predicted_s)
 
     def _deliver(self, session: OpenSession, output: Output) -> None:
         if output.finish_reason == "error":
@@ -224,6 +274,7 @@ class EngineLoop:
         plans = list(self._outstanding)
         self._outstanding.clear()
         with self._registry.lock:
+            self._check_alive()
             fail = self._recovery.lose_kv if isinstance(error, KVLost) else self._recovery.fail_steps
             failed = fail(self._member, plans, make_error, self._clock())
         ids = ", ".join(session.id for session, _ in failed)
@@ -232,9 +283,15 @@ class EngineLoop:
         emit_failures(failed)
 
     def _die(self, error: BaseException) -> None:
-        _log.critical("the thread of engine %s ended", self._member, exc_info=error)
-        failure = f"the engine has stopped and the server must be restarted: {error!r:.500}"
+        if isinstance(error, EngineGone):
+            failure = f"engine {self._member} is lost: {error}"
+            _log.error("%s", failure)
+        else:
+            failure = f"the engine has stopped and the server must be restarted: {error!r:.500}"
+            _log.critical("the thread of engine %s ended", self._member, exc_info=error)
         with self._registry.lock:
+            if not self._member.is_alive:
+                return  # it was abandoned
             failed = self._recovery.lose_member(self._member, self._outstanding, failure, self._clock())
         emit_failures(failed)
 

@@ -24,6 +24,7 @@ from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.observer import Blind, Observer, Op, Opening, WatchedSession, quiet
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.registry import Registry
+from s2l_jax.orchestrator.watchdog import Watchdog
 from s2l_jax.transport.in_process import InProcessTransport
 from s2l_jax.transport.protocol import KVTransport
 
@@ -68,6 +69,7 @@ class Orchestrator:
         self._transport = transport or InProcessTransport()
         self._registry = Registry(units, self._transport, config)
         self._loops = [EngineLoop(member, self._registry, clock) for member in self._registry.fleet.members]
+        self._watchdog = Watchdog(lambda: self._loops, config.step_timeout_s, self._end_expired)
         self._observer: Observer = Blind()
         self._opening = quiet(self._observer.opening)
 
@@ -91,9 +93,14 @@ class Orchestrator:
         """
         for loop in self._loops:
             loop.start(progress)
+        self._watchdog.start()
+
+    def lose(self, index: int, why: str) -> None:
+        """An engine is known to be gone, though its thread may not know yet: its sessions go to others soon."""
+        self._loops[index].lose(why)
 
     def replace(self, index: int, unit: EngineUnit) -> None:
-        """Puts an engine in the place of one that has failed, once it is warm. One thread at a time may call it.
+        """Puts an engine in the place of one that has failed, once it is warm. For an index, one thread may call it.
 
         Args:
           index: of the one that has failed.
@@ -142,6 +149,7 @@ class Orchestrator:
             if self._registry.failure is None:
                 self._registry.failure = "the server has shut down"
         self._end_all("the server has shut down")
+        self._watchdog.stop()
         for loop in self._loops:
             loop.ask_to_stop()
         end_s = time.monotonic() + timeout_s
@@ -325,6 +333,11 @@ class Orchestrator:
                 session.context = None
             session.watched.changed(op, ack, final=final, now_s=now_s)
             return ack
+
+    def _end_expired(self) -> None:
+        with self._registry.lock:
+            expired = self._registry.end_expired(self._clock())
+        emit_failures(expired)
 
     def _end_all(self, why: str) -> None:
         with self._registry.lock:

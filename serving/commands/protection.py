@@ -12,6 +12,7 @@ import click
 from s2l_jax.core.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from serving.client.tls import ClientTls
     from serving.tls import ServerTls
 
 _FILE = click.Path(path_type=Path)
@@ -33,6 +34,9 @@ _OPTIONS = (
     click.option("--tls-cert", type=_FILE, help="The server's certificate (PEM), for both ports.  [default: no TLS]"),
     click.option("--tls-key", type=_FILE, help="Its private key."),
     click.option("--tls-client-ca", type=_FILE, help="Lets in only clients whose certificate one of these signed."),
+    click.option("--peer-tls-ca", type=_FILE, help="What certificates of --peers are signed by.  [default: no TLS]"),
+    click.option("--peer-tls-cert", type=_FILE, help="Certificate to show to --peers that ask for one."),
+    click.option("--peer-tls-key", type=_FILE, help="Its private key."),
 )
 
 
@@ -45,12 +49,14 @@ class Protection:
       open_paths: paths of HTTP that need no key.
       cors_origins: sites whose pages may use HTTP.
       tls: certificates; None is without TLS.
+      peer_tls: certificates for the way to engines in other processes; None is without TLS.
     """
 
     api_keys: Path | None = None
     open_paths: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     tls: "ServerTls | None" = None
+    peer_tls: "ClientTls | None" = None
 
     def warning(self, host: str) -> str | None:
         """What somebody who opens a server on this address should know."""
@@ -61,6 +67,12 @@ class Protection:
         if self.tls is None:
             return f"keys and texts can be read on their way to {host}: give --tls-cert and --tls-key, or use a proxy"
         return None
+
+    def engine_warning(self, host: str) -> str | None:
+        """The same of an engine that waits for an orchestrator."""
+        if _is_loopback(host) or (self.tls is not None and self.tls.client_ca is not None):
+            return None
+        return f"whoever reaches {host} has this engine: give --tls-cert, --tls-key and --tls-client-ca"
 
 
 def protection_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,6 +87,9 @@ def protection_options(command: Callable[..., None]) -> Callable[..., None]:
         tls_cert: Path | None,
         tls_key: Path | None,
         tls_client_ca: Path | None,
+        peer_tls_ca: Path | None,
+        peer_tls_cert: Path | None,
+        peer_tls_key: Path | None,
         **rest: Any,
     ) -> None:
         if api_keys is not None:
@@ -82,7 +97,8 @@ def protection_options(command: Callable[..., None]) -> Callable[..., None]:
 
             read_keys(api_keys)  # what is wrong with it should be said before a model is loaded
         tls = _tls(tls_cert, tls_key, tls_client_ca)
-        command(protection=Protection(api_keys, open_paths, _checked(cors_origins), tls), **rest)
+        peer_tls = _peer_tls(peer_tls_ca, peer_tls_cert, peer_tls_key)
+        command(protection=Protection(api_keys, open_paths, _checked(cors_origins), tls, peer_tls), **rest)
 
     for option in reversed(_OPTIONS):
         run = option(run)
@@ -97,6 +113,18 @@ def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> "Server
     from serving.tls import ServerTls
 
     return ServerTls(cert, key, client_ca)
+
+
+def _peer_tls(ca: Path | None, cert: Path | None, key: Path | None) -> "ClientTls | None":
+    if ca is None and cert is None and key is None:
+        return None
+    if ca is None:
+        raise InvalidArgument("TLS to --peers needs --peer-tls-ca: what their certificates are signed by")
+    from serving.client.tls import ClientTls
+
+    tls = ClientTls(ca, cert, key)
+    tls.credentials()  # what is wrong with it should be said before a model is loaded
+    return tls
 
 
 def _checked(origins: tuple[str, ...]) -> tuple[str, ...]:

@@ -57,6 +57,12 @@ _DEFAULTS = ServeConfig(cache_dir=None)
 @click.option("--default-max-tokens", default=_DEFAULTS.default_max_tokens, show_default=True, help="Output limit.")
 @click.option("--idle-timeout-s", default=_DEFAULTS.idle_timeout_s, show_default=True, help="Ends silent sessions.")
 @click.option(
+    "--step-timeout-s",
+    default=_DEFAULTS.step_timeout_s,
+    show_default=True,
+    help="An engine that ends no step for this long is given up.",
+)
+@click.option(
     "--cache-dir",
     type=click.Path(path_type=Path),
     help=f"Of executables and measurements.  [default: {default_cache_dir().parent}]",
@@ -103,7 +109,7 @@ def serve(
     from serving.watch.start import Startup, watched
 
     if config.role is not None and config.peers is None:
-        _serve_engine(config, host, port, ready_file, quiet=quiet)
+        _serve_engine(config, host, port, protection, ready_file, quiet=quiet)
         return
     context = click.get_current_context()
     logs = context.with_resource(logging_to(watching.log_format, watching.log_level))
@@ -112,7 +118,7 @@ def serve(
         click.echo(f"Warning: {warning}", err=True)
     startup = Startup()
     with progress_bars(quiet=quiet) as progress:
-        assembly = assemble(config, startup.timed(progress))
+        assembly = assemble(config, startup.timed(progress), peer_tls=protection.peer_tls)
     observation = context.with_resource(watched(assembly, watching, startup, logs))
     jetstream = JetStreamConfig(temperature=jetstream_temperature)
     grpc_config = GrpcConfig(host, port, jetstream=jetstream, tls=protection.tls)
@@ -139,20 +145,24 @@ def serve(
     run(serving)
 
 
-def _serve_engine(config: ServeConfig, host: str, port: int, ready_file: Path | None, *, quiet: bool) -> None:
+def _serve_engine(
+    config: ServeConfig, host: str, port: int, protection: Protection, ready_file: Path | None, *, quiet: bool
+) -> None:
     """An engine that waits for an orchestrator in another process."""
     from serving.commands.progress import progress_bars
     from serving.remote.run import run_engine
 
+    warning = protection.engine_warning(host)
+    if warning is not None:
+        click.echo(f"Warning: {warning}", err=True)
+
     def on_ready(bound: int) -> None:
-        click.echo(
-            f"an engine to {config.role} waits at {host}:{bound}, on a private network: whoever reaches it has it"
-        )
+        click.echo(f"an engine to {config.role} waits for its orchestrator at {host}:{bound}")
         if ready_file is not None:
             write_ready_file(ready_file, host, bound, None)
 
     with progress_bars(quiet=quiet) as progress:
-        run_engine(config, f"{host}:{port}", progress, on_ready)
+        run_engine(config, f"{host}:{port}", protection.tls, progress, on_ready)
 
 
 async def _serve(

@@ -3,6 +3,7 @@
 import itertools
 import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from s2l_jax.core.errors import InternalError, Unavailable
 from s2l_jax.core.plan import StepPlan, StepResult
 from s2l_jax.engine.errors import EngineGone, KVLost
 from s2l_jax.engine.protocol import Progress
+from serving.client.tls import ClientTls
 from serving.protos.s2l.v1 import engine_pb2 as pb
 from serving.protos.s2l.v1 import engine_pb2_grpc
 from serving.remote.codec import ints_to_bytes, result_of, step_message
@@ -30,13 +32,20 @@ CHANNEL_OPTIONS = (
 )
 """A peer that says nothing for ten seconds, its machine or the link included, counts as dead."""
 
+_CLIENT_OPTIONS = (
+    *CHANNEL_OPTIONS,
+    ("grpc.use_local_subchannel_pool", 1),  # else a new connection would wait for what became of the last one
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
 CONNECT_S = 10.0
 PAGES_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class RemotePages:
-    """Pages that another process keeps.
+    """Pages that another process keeps, at most as long as this object lives.
 
     Attributes:
       engine: where.
@@ -54,18 +63,27 @@ class RemotePages:
 class RemoteEngine:
     """Executes plans in another process, and reaches its pages. It is warm there already.
 
-    The thread that calls `warmup` owns it, as with any engine; `place` and `fetch` may be called from any thread. If
-    the connection ends, or a step takes longer than it may, calls raise `EngineGone`: it is of no use any more.
+    The thread that calls `warmup` owns it, as with any engine; `place`, `fetch` and `close` may be called from any
+    thread. Once the connection has ended calls raise `EngineGone`: it is of no use any more.
 
     Args:
       address: `HOST:PORT`.
-      step_s: what a step may take at most.
+      tls: certificates; None is without TLS.
+
+    Attributes:
+      address: see above.
+      gone: set once the connection has ended, for whatever reason.
+      why_gone: the reason.
     """
 
-    def __init__(self, address: str, step_s: float = 120.0) -> None:
+    def __init__(self, address: str, tls: ClientTls | None = None) -> None:
         self.address = address
-        self._step_s = step_s
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self.gone = threading.Event()
+        self.why_gone = ""
+        if tls is None:
+            self._channel = grpc.insecure_channel(address, options=_CLIENT_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, tls.credentials(), options=_CLIENT_OPTIONS)
         self._stub = engine_pb2_grpc.EngineStub(self._channel)
         self._keys = itertools.count(1)
         self._commands: queue.SimpleQueue[pb.EngineCommand | None] = queue.SimpleQueue()
@@ -89,7 +107,10 @@ class RemoteEngine:
         """Takes possession of it; see `Engine.warmup`."""
         replies = self._stub.Run(iter(self._commands.get, None))
         threading.Thread(target=self._read, args=(replies,), name="s2l-remote", daemon=True).start()
-        self._owner = self._next_reply(CONNECT_S).owned.owner
+        try:
+            self._owner = self._next_reply(CONNECT_S).owned.owner
+        except queue.Empty:
+            raise EngineGone(f"the engine at {self.address} has not answered for {CONNECT_S:g} s") from None
         if progress is not None:
             progress(1, 1, self.address)
 
@@ -100,7 +121,7 @@ class RemoteEngine:
 
     def collect(self) -> StepResult:
         """See `Engine.collect`."""
-        reply = self._next_reply(self._step_s)
+        reply = self._next_reply()
         if reply.WhichOneof("reply") == "failed":
             self._outstanding.clear()
             self._attempt += 1
@@ -121,17 +142,18 @@ class RemoteEngine:
         """See `PageAccess.gather`."""
         key = next(self._keys)
         self._commands.put(pb.EngineCommand(gather=pb.Gather(key=key, blocks=ints_to_bytes(blocks))))
-        return RemotePages(self, key)
+        return self._kept(key)
 
     def place(self, pages: Sequence[np.ndarray]) -> RemotePages:
         """See `PageAccess.place`: sends pages over. They are in this process's memory."""
         key = next(self._keys)
         together = np.concatenate([np.asarray(piece) for piece in pages])
+        kept = self._kept(key)
         try:
             self._stub.PutPages(parts_of(together, self._owner, key), timeout=PAGES_S)
         except grpc.RpcError as error:
             raise Unavailable(f"pages could not be sent to {self.address}: {_details(error)}") from error
-        return RemotePages(self, key)
+        return kept
 
     def fetch(self, key: int) -> np.ndarray:
         """Pages that were gathered.
@@ -150,24 +172,29 @@ class RemoteEngine:
         self._commands.put(pb.EngineCommand(scatter=pb.Scatter(key=pages.key, blocks=ints_to_bytes(blocks))))
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Lets go of it. May be called again."""
         self._commands.put(None)
         self._channel.close()
 
     def _read(self, replies: Iterator[pb.EngineReply]) -> None:
         """Runs on a thread of its own."""
+        self.why_gone = f"the engine at {self.address} has shut down"
         try:
             for reply in replies:
                 self._replies.put(reply)
-            self._replies.put(EngineGone(f"the engine at {self.address} has shut down"))
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for a reply
-            self._replies.put(EngineGone(f"the engine at {self.address} is gone: {_details(error)}"))
+            self.why_gone = f"the engine at {self.address} is gone: {_details(error)}"
+        self._replies.put(EngineGone(self.why_gone))
+        self.gone.set()
 
-    def _next_reply(self, timeout_s: float) -> pb.EngineReply:
-        try:
-            reply = self._replies.get(timeout=timeout_s)
-        except queue.Empty:
-            raise EngineGone(f"the engine at {self.address} has not answered for {timeout_s:g} s") from None
+    def _kept(self, key: int) -> RemotePages:
+        """Pages over there that nobody scatters or fetches, since their session has ended, go with their name here."""
+        pages = RemotePages(self, key)
+        weakref.finalize(pages, self._commands.put, pb.EngineCommand(forget=key)).atexit = False
+        return pages
+
+    def _next_reply(self, timeout_s: float | None = None) -> pb.EngineReply:
+        reply = self._replies.get(timeout=timeout_s)
         if isinstance(reply, Exception):
             self._replies.put(reply)  # for whoever asks next
             raise reply

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from s2l_jax.engine.errors import KVLost
 from s2l_jax.engine.protocol import MAX_OUTSTANDING, Engine, PageAccess
 from s2l_jax.transport.protocol import Pages
@@ -20,6 +20,8 @@ from serving.remote.codec import done_message, ints_of, plan_of
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.001
+LEAVE_S = 120.0
+"""Steps of an owner who has gone end within this time, or the engine hangs."""
 
 
 @dataclass
@@ -29,6 +31,7 @@ class _Owner:
     number: int
     replies: "queue.SimpleQueue[pb.EngineReply | None]" = field(default_factory=queue.SimpleQueue)
     attempt: int = 0
+    has_left: threading.Event = field(default_factory=threading.Event)
     gathered: dict[int, Future[np.ndarray]] = field(default_factory=dict)
     brought: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -40,13 +43,19 @@ class _Owner:
 class EngineHost:
     """Runs an engine for one owner at a time. The engine is called by one thread only, which this starts.
 
-    What an owner leaves behind, steps and pages, goes with its stream; the next one starts anew.
+    What an owner leaves behind, steps and pages, goes with its stream; the next one starts anew. How long a step may
+    take is the owner's to say: it leaves when it has waited too long. If the engine then does not come to an end with
+    its steps, it hangs, and nothing but an end of the process helps.
 
     Args:
       engine: warm.
       pages: of the engine.
       page_shape: that pages must have: `[layers, kv_heads, block_size, kv_dim]`.
       dtype: of pages.
+
+    Attributes:
+      ended: set when the engine is of no use any more; whoever is to end it may set it as well.
+      failure: why it is of no use, None as long as it is.
     """
 
     def __init__(self, engine: Engine, pages: PageAccess, page_shape: tuple[int, ...], dtype: str) -> None:
@@ -58,6 +67,8 @@ class EngineHost:
         self._owner: _Owner | None = None
         self._commands: queue.SimpleQueue[tuple[_Owner, pb.EngineCommand | None] | None] = queue.SimpleQueue()
         self._steps: deque[_Owner] = deque()
+        self.ended = threading.Event()
+        self.failure: str | None = None
         self._thread = threading.Thread(target=self._main, name="s2l-engine", daemon=True)
         self._thread.start()
 
@@ -66,8 +77,11 @@ class EngineHost:
 
         Raises:
           FailedPrecondition: another owner has the engine.
+          Unavailable: the engine has failed.
         """
         with self._lock:
+            if self.failure is not None:
+                raise Unavailable(self.failure)
             if self._owner is not None:
                 raise FailedPrecondition("another orchestrator has this engine: it takes one at a time")
             owner = self._owner = _Owner(next(self._numbers))
@@ -105,10 +119,12 @@ class EngineHost:
         finally:
             found.gathered.pop(key, None)
 
-    def close(self) -> None:
-        """Ends the thread and the engine."""
+    def close(self, timeout_s: float = 60.0) -> None:
+        """Ends the thread and the engine; a thread that is stuck in the device is left behind."""
         self._commands.put(None)
-        self._thread.join()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            _log.error("the engine's thread is still in a step after %g s and is left behind", timeout_s)
 
     def _find(self, number: int) -> _Owner:
         owner = self._owner
@@ -123,10 +139,32 @@ class EngineHost:
         except Exception:  # noqa: BLE001 - however a stream ends, its owner is gone
             _log.info("owner %d is gone", owner.number, exc_info=True)
         self._commands.put((owner, None))
+        if not owner.has_left.wait(LEAVE_S):
+            self._fail(f"the engine hangs: it has not ended the steps of an owner who left {LEAVE_S:g} s ago")
+
+    def _fail(self, failure: str) -> None:
+        """The engine is of no use any more: its owner, and whoever runs this, is told."""
+        _log.critical("%s", failure)
+        with self._lock:
+            self.failure = failure
+            owner = self._owner
+        if owner is not None:
+            owner.replies.put(None)
+        self.ended.set()
 
     # On the engine's thread
 
     def _main(self) -> None:
+        try:
+            self._serve()
+            self._engine.close()
+            self.failure = "the engine has shut down"
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the owner may not be left waiting
+            self._fail(f"the engine's thread has ended: {error!r:.500}")
+        if (owner := self._owner) is not None:
+            self._let_go(owner)
+
+    def _serve(self) -> None:
         while True:
             try:
                 command = self._commands.get(timeout=_LOOK_S if self._steps else None)
@@ -135,9 +173,8 @@ class EngineHost:
                     self._collect()
                 continue
             if command is None:
-                break
+                return
             self._obey(*command)
-        self._engine.close()
 
     def _obey(self, owner: _Owner, command: pb.EngineCommand | None) -> None:
         if command is None:
@@ -149,7 +186,7 @@ class EngineHost:
             case "gather":
                 self._gather(owner, command.gather)
             case "scatter":
-                self._guard(owner, lambda: self._scatter(owner, command.scatter))
+                self._scatter(owner, command.scatter)
             case "forget":
                 owner.gathered.pop(command.forget, None)
                 owner.brought.pop(command.forget, None)
@@ -180,29 +217,43 @@ class EngineHost:
             done.set_exception(error)
 
     def _scatter(self, owner: _Owner, scatter: pb.Scatter) -> None:
-        pages = owner.brought.pop(scatter.key)
-        self._pages.scatter(ints_of(scatter.blocks).tolist(), self._pages.place((pages,)))
+        """Puts pages in. If that fails all KV counts as lost, for their session may be in no step that could fail."""
+        try:
+            pages = self._pages.place((owner.brought.pop(scatter.key),))
+        except Exception as error:  # noqa: BLE001 - as in `_guard`
+            while self._steps:  # the engine has not heard of it, and they are all right
+                self._collect()
+            self._tell_failed(owner, error, kv_lost=True)
+            return
+        self._guard(owner, lambda: self._pages.scatter(ints_of(scatter.blocks).tolist(), pages), kv_lost=True)
 
-    def _guard(self, owner: _Owner, call: Callable[[], None]) -> bool:
+    def _guard(self, owner: _Owner, call: Callable[[], None], *, kv_lost: bool = False) -> bool:
         """Calls the engine; if it fails, its outstanding steps are dropped, and the owner is told."""
         try:
             call()
         except Exception as error:  # noqa: BLE001 - an engine may fail in any way, and its owner is told
-            _log.exception("a command of owner %d failed", owner.number)
             self._steps.clear()
-            failed = pb.StepFailed(attempt=owner.attempt, kv_lost=isinstance(error, KVLost), message=f"{error!r:.500}")
-            owner.attempt += 1
-            owner.replies.put(pb.EngineReply(failed=failed))
+            self._tell_failed(owner, error, kv_lost=kv_lost or isinstance(error, KVLost))
             return False
         return True
+
+    def _tell_failed(self, owner: _Owner, error: Exception, *, kv_lost: bool) -> None:
+        _log.error("a command of owner %d failed", owner.number, exc_info=error)
+        failed = pb.StepFailed(attempt=owner.attempt, kv_lost=kv_lost, message=f"{error!r:.500}")
+        owner.attempt += 1
+        owner.replies.put(pb.EngineReply(failed=failed))
 
     def _leave(self, owner: _Owner) -> None:
         while self._steps:
             self._collect()
-        owner.replies.put(None)
+        self._let_go(owner)
+
+    def _let_go(self, owner: _Owner) -> None:
         with self._lock:
             if self._owner is owner:
                 self._owner = None
+        owner.replies.put(None)
+        owner.has_left.set()
 
 
 def _fetch(pages: Pages, done: Future[np.ndarray]) -> None:

@@ -14,12 +14,15 @@ from s2l_jax.models.config import ModelConfig
 from s2l_jax.orchestrator.config import Role
 from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.client.tls import ClientTls
 from serving.protos.s2l.v1 import engine_pb2 as pb
 from serving.remote.engine import RemoteEngine
 
 _log = logging.getLogger(__name__)
 _ROLES: dict[str, Role] = {"prefill": "prefill", "generate": "generate", "both": "both"}
 REJOIN_S = 2.0
+_LOOK_S = 1.0
+_NOTICED_S = 0.02
 
 
 def description_of(
@@ -50,15 +53,23 @@ class Peers:
       own: what this process's own engine says of itself.
       limits: of its scheduler.
       costs: what schedulers reckon with.
+      tls: certificates for the way there; None is without TLS.
     """
 
     def __init__(
-        self, addresses: tuple[str, ...], own: pb.EngineDescription, limits: SchedulerConfig, costs: CostModel
+        self,
+        addresses: tuple[str, ...],
+        own: pb.EngineDescription,
+        limits: SchedulerConfig,
+        costs: CostModel,
+        tls: ClientTls | None = None,
     ) -> None:
         self._addresses = addresses
         self._own = own
         self._limits = limits
         self._costs = costs
+        self._tls = tls
+        self._engines: list[RemoteEngine] = []
 
     def units(self, first: int) -> list[EngineUnit]:
         """All peers, to be members from index `first` on.
@@ -67,19 +78,23 @@ class Peers:
           InvalidArgument: one has another model, or other pages.
           Unavailable: one does not answer.
         """
-        return [self._unit(address, first + number) for number, address in enumerate(self._addresses)]
+        found = [self._unit(address, first + number) for number, address in enumerate(self._addresses)]
+        self._engines = [engine for engine, _ in found]
+        return [unit for _, unit in found]
 
     def watch(self, orchestrator: Orchestrator, first: int) -> None:
-        """Takes peers in again that were lost and answer now, as long as sessions may be opened."""
-        threading.Thread(target=self._watch, args=(orchestrator, first), name="s2l-rejoin", daemon=True).start()
+        """Says when peers are gone, and takes in again those that answer, as long as sessions may be opened."""
+        for index, engine in enumerate(self._engines, first):
+            name = f"s2l-peer-{index}"
+            threading.Thread(target=self._watch, args=(orchestrator, index, engine), name=name, daemon=True).start()
 
-    def _unit(self, address: str, index: int) -> EngineUnit:
-        engine = RemoteEngine(address)
+    def _unit(self, address: str, index: int) -> tuple[RemoteEngine, EngineUnit]:
+        engine = RemoteEngine(address, self._tls)
         try:
             found = engine.describe()
             self._check(found, address)
             scheduler = Scheduler(self._limits_of(found, index), self._costs)
-            return EngineUnit(engine, scheduler, _ROLES[found.role], engine)
+            return engine, EngineUnit(engine, scheduler, _ROLES[found.role], engine)
         except BaseException:
             engine.close()
             raise
@@ -102,18 +117,33 @@ class Peers:
             seed=index,
         )
 
-    def _watch(self, orchestrator: Orchestrator, first: int) -> None:
+    def _watch(self, orchestrator: Orchestrator, index: int, engine: RemoteEngine) -> None:
+        """Runs on a thread of its own for each peer, so that none waits for another that does not answer."""
+        said = ""
         while orchestrator.unready() is None:
-            time.sleep(REJOIN_S)
-            engines = orchestrator.stats().engines
-            for number, address in enumerate(self._addresses):
-                if engines[first + number].failure is None:
-                    continue
-                try:
-                    orchestrator.replace(first + number, self._unit(address, first + number))
-                except S2LError as error:
-                    _log.info("the engine at %s cannot be taken in again yet: %s", address, error)
-                except Exception:  # noqa: BLE001 - the watch goes on whatever one of them does
-                    _log.exception("the engine at %s could not be taken in again", address)
-                else:
-                    _log.warning("the engine at %s has joined again", address)
+            if engine.gone.wait(_LOOK_S):
+                orchestrator.lose(index, engine.why_gone)
+            if orchestrator.stats().engines[index].failure is None:
+                time.sleep(_NOTICED_S)
+                continue
+            engine.close()  # its thread may be waiting for a step that will not end
+            try:
+                engine = self._join_again(orchestrator, index, engine.address)
+            except Exception as error:  # noqa: BLE001 - the watch goes on, whatever it is
+                if str(error) != said:
+                    said = str(error)
+                    about = None if isinstance(error, S2LError) else error
+                    _log.warning("the engine at %s is not taken in yet: %s", engine.address, said, exc_info=about)
+                time.sleep(REJOIN_S)
+            else:
+                said = ""
+                _log.warning("the engine at %s has joined again", engine.address)
+
+    def _join_again(self, orchestrator: Orchestrator, index: int, address: str) -> RemoteEngine:
+        engine, unit = self._unit(address, index)
+        try:
+            orchestrator.replace(index, unit)
+        except BaseException:
+            engine.close()
+            raise
+        return engine

@@ -1,7 +1,5 @@
 """`s2l serve --role ROLE` without peers: an engine that waits for an orchestrator."""
 
-import signal
-import threading
 from collections.abc import Callable
 from importlib.metadata import version
 
@@ -9,15 +7,19 @@ from serving.assembly import Progress, build
 from serving.config import ServeConfig
 from serving.remote.host import EngineHost
 from serving.remote.peers import description_of
-from serving.remote.server import EngineServer
+from serving.remote.server import EngineServer, serve_until_signal
+from serving.tls import ServerTls
 
 
-def run_engine(config: ServeConfig, address: str, progress: Progress, on_ready: Callable[[int], None]) -> None:
-    """Builds an engine and serves it until SIGTERM or Ctrl-C.
+def run_engine(
+    config: ServeConfig, address: str, tls: ServerTls | None, progress: Progress, on_ready: Callable[[int], None]
+) -> None:
+    """Builds an engine and serves it; see `serve_until_signal`.
 
     Args:
       config: of the engine; its role is one.
       address: `HOST:PORT` to listen on.
+      tls: what it shows, and whom it lets in; None is without TLS.
       progress: told how far loading and compiling are.
       on_ready: given the port, once it can be reached.
 
@@ -30,10 +32,5 @@ def run_engine(config: ServeConfig, address: str, progress: Progress, on_ready: 
     page_shape = (model.num_layers, model.num_kv_heads, sizes.block_size, 2 * model.head_dim)
     ((role, _),) = config.engine_slices
     description = description_of(role, model, sizes, built.model.quantization, version("s2l-jax"))
-    server = EngineServer(EngineHost(built.engine, built.engine, page_shape, sizes.dtype), description, address)
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    on_ready(server.port)
-    stopped.wait()
-    server.stop()
+    host = EngineHost(built.engine, built.engine, page_shape, sizes.dtype)
+    serve_until_signal(host, EngineServer(host, description, address, tls), on_ready)

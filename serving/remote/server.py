@@ -2,6 +2,9 @@
 
 import functools
 import logging
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +18,7 @@ from serving.remote.engine import CHANNEL_OPTIONS, PAGES_S
 from serving.remote.host import EngineHost
 from serving.remote.page_parts import join, parts_of
 from serving.status import to_status
+from serving.tls import ServerTls
 
 _log = logging.getLogger(__name__)
 _THREADS = 16
@@ -31,6 +35,9 @@ def _with_status[**P, T](call: Callable[P, T]) -> Callable[P, T]:
             return call(*args, **kwargs)
         except S2LError as error:
             context.abort(to_status(error)[0], str(error))
+        except grpc.RpcError:  # the caller is gone: there is nobody to tell
+            _log.info("a call broke off", exc_info=True)
+            context.abort(grpc.StatusCode.CANCELLED, "the call broke off")
         except Exception as error:  # noqa: BLE001 - as above, for what nobody foresaw
             _log.exception("a call failed")
             context.abort(grpc.StatusCode.INTERNAL, f"{error!r:.200}")
@@ -77,13 +84,16 @@ class EngineServicer(engine_pb2_grpc.EngineServicer):
 class EngineServer:
     """Listens for one orchestrator."""
 
-    def __init__(self, host: EngineHost, description: pb.EngineDescription, address: str) -> None:
+    def __init__(
+        self, host: EngineHost, description: pb.EngineDescription, address: str, tls: ServerTls | None = None
+    ) -> None:
         """Binds and serves.
 
         Args:
           host: runs the engine; ended by `stop`.
           description: what it is.
           address: `HOST:PORT`; port 0 takes a free one.
+          tls: what it shows, and whom it lets in; None is without TLS.
 
         Raises:
           InvalidArgument: the address cannot be bound.
@@ -92,7 +102,10 @@ class EngineServer:
         self._server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="s2l-rpc"), options=_OPTIONS)
         engine_pb2_grpc.add_EngineServicer_to_server(EngineServicer(host, description), self._server)
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            if tls is None:
+                self.port: int = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, tls.grpc_credentials())
         except RuntimeError as error:
             raise InvalidArgument(f"cannot listen on {address}: choose another --port (0 takes a free one)") from error
         self._server.start()
@@ -101,3 +114,22 @@ class EngineServer:
         """Ends the owner's stream, then the engine."""
         self._server.stop(0).wait()
         self._host.close()
+
+
+def serve_until_signal(host: EngineHost, server: EngineServer, on_ready: Callable[[int], None]) -> None:
+    """Serves until SIGTERM or Ctrl-C. If the engine hangs, the process ends at once: nothing else gets rid of it.
+
+    Args:
+      host: runs the engine.
+      server: of the host.
+      on_ready: given the port, once signals are heeded.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: host.ended.set())
+    on_ready(server.port)
+    host.ended.wait()
+    if host.failure is not None:
+        print(f"Error: {host.failure}: this process ends, start it again", file=sys.stderr, flush=True)
+        logging.shutdown()
+        os._exit(1)
+    server.stop()

@@ -112,6 +112,7 @@ def separate_world(
     max_model_len: int = 128,
     token_budget: int = 32,
     hook: Callable[[StepPlan], None] | None = None,
+    config: OrchestratorConfig | None = None,
 ) -> Iterator[SeparateWorld]:
     """A started orchestrator over engines of these roles (`p`refill, `g`enerate, `b`oth), closed at the end."""
     threads = set(threading.enumerate())
@@ -122,7 +123,7 @@ def separate_world(
         engine = BreakableEngine(
             blocks, 4, max_sessions, vocab_size=258, alphabet=LETTERS, token_budget=token_budget, max_batch=8, hook=hook
         )
-        config = SchedulerConfig(
+        sizes = SchedulerConfig(
             num_blocks=blocks,
             block_size=4,
             token_budget=token_budget,
@@ -132,9 +133,9 @@ def separate_world(
             role="prefill" if role == "prefill" else "both",
             eos_token_ids=frozenset({EOS}),
         )
-        units.append(EngineUnit(engine, Scheduler(config), role, engine))  # type: ignore[arg-type]
+        units.append(EngineUnit(engine, Scheduler(sizes), role, engine))  # type: ignore[arg-type]
         engines.append(engine)
-    limits = OrchestratorConfig(default_max_tokens=8, progress_interval_s=0.0)
+    limits = config or OrchestratorConfig(default_max_tokens=8, progress_interval_s=0.0)
     orchestrator = Orchestrator(units, ByteTokenizer(), limits, transport=transport)
     try:
         orchestrator.start()

@@ -81,7 +81,9 @@ def limits(role: str = "both") -> SchedulerConfig:
 
 
 @contextmanager
-def remote_world(local: str, remote: Sequence[str]) -> Iterator[tuple[SeparateWorld, list[EngineServer]]]:
+def remote_world(
+    local: str, remote: Sequence[str], *, step_timeout_s: float = 60.0
+) -> Iterator[tuple[SeparateWorld, list[EngineServer]]]:
     """An orchestrator with one engine of its own, and engines of these roles behind servers."""
     engines = [make_engine() for _ in range(1 + len(remote))]
     servers = [serve(role, engine) for role, engine in zip(remote, engines[1:], strict=True)]
@@ -89,7 +91,7 @@ def remote_world(local: str, remote: Sequence[str]) -> Iterator[tuple[SeparateWo
     peers = Peers(addresses, description(local), limits(), PhysicalCosts())
     own = EngineUnit(engines[0], Scheduler(limits(local)), local, engines[0])  # type: ignore[arg-type]
     units = [own, *peers.units(1)]
-    config = OrchestratorConfig(default_max_tokens=8, progress_interval_s=0.0)
+    config = OrchestratorConfig(default_max_tokens=8, progress_interval_s=0.0, step_timeout_s=step_timeout_s)
     orchestrator = Orchestrator(units, ByteTokenizer(), config, transport=GrpcTransport())
     try:
         orchestrator.start()

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -12,16 +13,22 @@ from s2l_jax.core.errors import InvalidArgument, S2LError, Unavailable
 from s2l_jax.core.ids import BlockId, HostSlot, SessionId, SlotId
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import Chunk, HostCopy, PageCopy, Sample, SampledToken, StepPlan, StepResult, StepTiming
-from s2l_jax.engine.errors import EngineGone
+from s2l_jax.engine.errors import EngineGone, KVLost
+from s2l_jax.orchestrator import watchdog as watchdog_module
+from serving.client import ClientTls
 from serving.config import ServeConfig
 from serving.protos.s2l.v1 import engine_pb2 as pb
+from serving.remote import host as host_module
 from serving.remote import peers as peers_module
 from serving.remote.codec import done_message, plan_of, result_of, step_message
 from serving.remote.engine import RemoteEngine
+from serving.remote.host import EngineHost
 from serving.remote.page_parts import PART_BYTES, join, parts_of
 from serving.remote.peers import Peers
-from tests.orchestrator.harness import Gate, Recorder, wait_until
+from serving.remote.server import EngineServer
+from tests.orchestrator.harness import TIMEOUT_S, Gate, Recorder, wait_until
 from tests.orchestrator.test_separate import LONG, stream
+from tests.serving.certificates import certificates
 from tests.serving.remote_harness import PAGE_SHAPE, description, limits, make_engine, remote_world, serve
 
 
@@ -115,15 +122,107 @@ def test_a_failed_step_over_there_fails_its_sessions_only() -> None:
         w.check_empty()
 
 
-def test_an_engine_that_does_not_answer_is_given_up() -> None:
+def test_an_engine_that_hangs_is_given_up_and_taken_in_when_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers_module, "REJOIN_S", 0.1)
+    monkeypatch.setattr(watchdog_module, "LOOK_S", 0.02)
+    gate = Gate()
+    with remote_world("prefill", ["generate"], step_timeout_s=0.4) as (w, _):
+        assert w.ask("before").ids == w.expected("before")
+        w.engines[1].hook = gate
+        assert w.ask("hangs", params=LONG).ids == w.expected("hangs", 30)
+        assert gate.entered.is_set()
+        failure = w.orchestrator.stats().engines[1].failure
+        assert failure is not None and "has ended no step for 0.4 s" in failure
+        gate.opened.set()
+        wait_until(lambda: w.orchestrator.stats().engines[1].failure is None)
+        before = w.engines[1].steps
+        assert w.ask("after", params=LONG).ids == w.expected("after", 30)
+        assert w.engines[1].steps > before + 20
+        wait_until(lambda: w.orchestrator.stats().scheduler.held_blocks == 0)
+
+
+def test_an_engine_that_hangs_for_good_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "LEAVE_S", 0.2)
     gate, engine = Gate(), make_engine()
     engine.hook = gate
-    server = serve("generate", engine)
-    remote = RemoteEngine(f"127.0.0.1:{server.port}", step_s=0.2)
+    host = EngineHost(engine, engine, PAGE_SHAPE, "float32")  # type: ignore[arg-type]
+    server = EngineServer(host, description("generate"), "127.0.0.1:0")
+    remote = RemoteEngine(f"127.0.0.1:{server.port}")
     remote.warmup()
-    with pytest.raises(EngineGone, match=r"has not answered for 0\.2 s"):
-        remote.execute(StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),)))
+    remote.submit(StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),)))
+    assert gate.entered.wait(TIMEOUT_S)
+    remote.close()
+    assert host.ended.wait(TIMEOUT_S)
+    assert host.failure is not None and "hangs" in host.failure
+    other = RemoteEngine(f"127.0.0.1:{server.port}")
+    with pytest.raises(EngineGone, match="hangs"):
+        other.warmup()
+    other.close()
     gate.opened.set()
+    server.stop()
+
+
+def test_an_engine_whose_thread_ends_says_so() -> None:
+    engine = make_engine()
+    host = EngineHost(engine, engine, PAGE_SHAPE, "float32")  # type: ignore[arg-type]
+    server = EngineServer(host, description("generate"), "127.0.0.1:0")
+    remote = RemoteEngine(f"127.0.0.1:{server.port}")
+    remote.warmup()
+    engine.dies = True
+    with pytest.raises(EngineGone):
+        remote.execute(StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),)))
+    assert remote.gone.wait(TIMEOUT_S)
+    assert host.ended.wait(TIMEOUT_S) and "Killed" in str(host.failure)
+    remote.close()
+    server.stop()
+
+
+def test_the_death_of_an_engine_with_nothing_to_do_is_noticed() -> None:
+    with remote_world("prefill", ["generate"]) as (w, servers):
+        servers.pop().stop()
+        wait_until(lambda: w.orchestrator.stats().engines[1].failure is not None)
+        assert w.ask("alone", params=LONG).ids == w.expected("alone", 30)
+        counters = w.orchestrator.stats().counters
+        assert (counters.sessions_resumed, counters.handoffs) == (0, 0)  # nobody tried the dead one
+
+
+def test_pages_that_nobody_takes_are_forgotten() -> None:
+    engine = make_engine()
+    host = EngineHost(engine, engine, PAGE_SHAPE, "float32")  # type: ignore[arg-type]
+    server = EngineServer(host, description("generate"), "127.0.0.1:0")
+    remote = RemoteEngine(f"127.0.0.1:{server.port}")
+    remote.warmup()
+    owner = host._owner
+    assert owner is not None
+    gathered = [remote.gather([block]) for block in range(3)]
+    brought = [remote.place((np.zeros((1, *PAGE_SHAPE), np.float32),)) for _ in range(3)]
+    wait_until(lambda: (len(owner.gathered), len(owner.brought)) == (3, 3))
+    pages = gathered.pop().fetch()
+    assert pages.shape == (1, *PAGE_SHAPE)
+    remote.scatter([7], brought.pop())
+    gathered.clear()
+    brought.clear()
+    wait_until(lambda: not owner.gathered and not owner.brought)
+    assert not remote.gone.is_set()
+    remote.close()
+    server.stop()
+
+
+def test_pages_that_cannot_be_put_in_are_lost_kv() -> None:
+    """Their session would go on with what was in its blocks before."""
+    engine = make_engine()
+    server = serve("generate", engine)
+    remote = RemoteEngine(f"127.0.0.1:{server.port}")
+    remote.warmup()
+    step = StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),))
+    for number, break_it in enumerate(("place", "scatter")):
+        setattr(engine, break_it, Mock(side_effect=MemoryError("no room")))
+        assert remote.execute(step).plan is step
+        remote.scatter([number], remote.place((np.zeros((1, *PAGE_SHAPE), np.float32),)))
+        remote.submit(step)
+        with pytest.raises(KVLost, match="no room"):
+            remote.collect()
+        delattr(engine, break_it)
     remote.close()
     server.stop()
 
@@ -168,6 +267,27 @@ def test_engines_that_do_not_fit_are_refused() -> None:
         pass
 
 
+@pytest.mark.parametrize("mutual", [False, True])
+def test_certificates(mutual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, engine = certificates(), make_engine()
+    host = EngineHost(engine, engine, PAGE_SHAPE, "float32")  # type: ignore[arg-type]
+    server = EngineServer(host, description("generate"), "127.0.0.1:0", files.server(mutual=mutual))
+    address = f"127.0.0.1:{server.port}"
+    peers = Peers((address,), description("prefill"), limits(), PhysicalCosts(), files.client(mutual=mutual))
+    (unit,) = peers.units(1)
+    unit.engine.warmup()
+    plan = StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),))
+    assert unit.engine.execute(plan).plan is plan
+    unit.engine.close()
+    monkeypatch.setattr("serving.remote.engine.CONNECT_S", 0.4)
+    for tls in [None, ClientTls(files.strange), *([files.client()] if mutual else [])]:
+        stranger = RemoteEngine(address, tls)
+        with pytest.raises(Unavailable, match="no engine answers"):
+            stranger.describe()
+        stranger.close()
+    server.stop()
+
+
 def test_nobody_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.remote.engine.CONNECT_S", 0.2)
     with pytest.raises(Unavailable, match="no engine answers at"):
@@ -179,6 +299,7 @@ def test_nobody_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"role": "prefil"}, "--role is 'prefil'"),
         ({"peers": "a:1"}, "--peers needs --role"),
+        ({"step_timeout_s": 0}, "--step-timeout-s is 0"),
         ({"role": "prefill", "peers": "a:1,b"}, "--peers has 'b'"),
         ({"role": "prefill", "prefill_slices": "cpu=1", "generate_slices": "cpu=1"}, "--role is for one engine"),
         ({"role": "prefill", "slices": "cpu=1,cpu=1"}, "give one slice"),

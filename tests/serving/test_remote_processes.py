@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from serving.client import Client, SamplingParams
+from tests.serving.certificates import certificates
 from tests.serving.test_cli import ENVIRONMENT, S2L
 
 SIZES = (
@@ -24,7 +25,7 @@ PARAMS = SamplingParams(max_tokens=24, ignore_eos=True)
 class Server:
     """`s2l serve` in a process."""
 
-    def __init__(self, folder: Path, name: str, *options: str) -> None:
+    def __init__(self, folder: Path, name: str, *options: str | Path) -> None:
         self._ready = folder / f"{name}.json"
         self._ready.unlink(missing_ok=True)
         command = [*S2L, "serve", *SIZES, "--cache-dir", str(folder), "--ready-file", str(self._ready), *options]
@@ -72,12 +73,15 @@ def answer(target: str, seed: int, after: int = 0) -> Iterator[list[int]]:
 
 @pytest.mark.timeout(280)
 def test_a_killed_engine_changes_no_answer_and_joins_again(tmp_path: Path) -> None:
-    generate = Server(tmp_path, "generate", "--role", "generate", "--port", "0")
+    files = certificates()
+    tls = ("--tls-cert", files.cert, "--tls-key", files.key, "--tls-client-ca", files.ca)
+    generate = Server(tmp_path, "generate", "--role", "generate", "--port", "0", *tls)
     servers = [generate]
     with ended(servers):
         port = generate.port
         options = ("--role", "prefill", "--peers", f"127.0.0.1:{port}", "--port", "0", "--http-port", "0")
-        prefill = Server(tmp_path, "prefill", *options)
+        shown = ("--peer-tls-cert", files.client_cert, "--peer-tls-key", files.client_key)
+        prefill = Server(tmp_path, "prefill", *options, "--peer-tls-ca", files.ca, *shown)
         servers.append(prefill)
         target = f"grpc://127.0.0.1:{prefill.port}"
         first, second = (list(answer(target, seed))[-1] for seed in (1, 2))
@@ -92,7 +96,7 @@ def test_a_killed_engine_changes_no_answer_and_joins_again(tmp_path: Path) -> No
         with Client(target) as client:
             assert client.stats().total_blocks == 32
 
-        again = Server(tmp_path, "generate", "--role", "generate", "--port", str(port))
+        again = Server(tmp_path, "generate", "--role", "generate", "--port", str(port), *tls)
         servers.append(again)
         assert again.port == port
         end_s = time.monotonic() + TIMEOUT_S
