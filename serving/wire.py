@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from s2l_jax.core.constraint import Constraint
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.params import SamplingParams
 from serving.protos.s2l.v1 import streaming_pb2 as pb
@@ -57,6 +58,7 @@ def params_to_wire(params: SamplingParams | None) -> pb.SamplingParams:
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         logprobs=params.logprobs,
+        constraint=None if params.constraint is None else _constraint_to_wire(params.constraint),
     )
 
 
@@ -80,4 +82,25 @@ def params_from_wire(wire: pb.SamplingParams, *, default_max_tokens: int) -> Sam
         presence_penalty=wire.presence_penalty,
         frequency_penalty=wire.frequency_penalty,
         logprobs=wire.logprobs if wire.HasField("logprobs") else None,
+        constraint=_constraint_from_wire(wire.constraint) if wire.HasField("constraint") else None,
     )
+
+
+def _constraint_to_wire(constraint: Constraint) -> pb.Constraint:
+    if constraint.kind == "json":
+        return pb.Constraint(json_schema=constraint.text)
+    if constraint.kind == "regex":
+        return pb.Constraint(regex=constraint.text)
+    return pb.Constraint(choice=pb.Choice(texts=constraint.texts))
+
+
+def _constraint_from_wire(wire: pb.Constraint) -> Constraint:
+    match wire.WhichOneof("kind"):
+        case "json_schema":
+            return Constraint.json(wire.json_schema)
+        case "regex":
+            return Constraint.regex(wire.regex)
+        case "choice":
+            return Constraint.choice(wire.choice.texts)
+        case _:
+            raise InvalidArgument("params.constraint is empty: set json_schema, regex or choice")

@@ -1,6 +1,6 @@
 """What the fake engine computes in place of a model: 64-bit hashes of everything before a position."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -66,6 +66,8 @@ def next_token(hidden: int, sample: Sample, alphabet: Sequence[int]) -> SampledT
         known = len(history) == sample.position and min(history) >= 0
         require(known, f"{sample.session_id}: penalties need the history of all {sample.position} tokens")
         value = mix(value ^ mix(hash((history, sample.prompt_tokens))))
+    if sample.mask is not None:
+        alphabet = _allowed(alphabet, sample.mask)
     token = int(alphabet[mix(value + 1) % len(alphabet)])
     if params.logprobs is None:
         return SampledToken(token)
@@ -81,8 +83,12 @@ def reference_output(
     params: SamplingParams = GREEDY,
     seed: int = 0,
     stop_token_ids: Collection[int] = (),
+    mask: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[int]:
-    """What a fresh `FakeEngine` outputs for a prompt: `n` tokens, or up to the first of `stop_token_ids` or -1."""
+    """What a fresh `FakeEngine` outputs for a prompt: `n` tokens, or up to the first of `stop_token_ids` or -1.
+
+    With a constraint, `mask` gives the mask for an output so far.
+    """
     tokens = [int(token) for token in prompt_tokens]
     if not tokens:
         raise ValueError("the prompt is empty")
@@ -93,10 +99,17 @@ def reference_output(
             digest = (digest + weight(position) * entry_of(token, position, digest)) & MASK
             position += 1
         history = np.asarray(tokens, np.int32) if params.has_penalties else None
-        sample = Sample("reference", 0, params, seed, position, history, len(prompt_tokens))  # type: ignore[arg-type]
+        allowed = None if mask is None else mask(np.asarray(output, np.int32))
+        sample = Sample("reference", 0, params, seed, position, history, len(prompt_tokens), allowed)  # type: ignore[arg-type]
         token = next_token(digest, sample, alphabet).token_id
         output.append(token)
         tokens.append(token)
         if token in stop_token_ids or token < 0:
             break
     return output
+
+
+def _allowed(alphabet: Sequence[int], mask: np.ndarray) -> Sequence[int]:
+    """The letters that a mask lets come; if there are none, whatever else it does."""
+    may_come = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+    return [token for token in alphabet if token in may_come] or may_come

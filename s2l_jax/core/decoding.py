@@ -36,7 +36,7 @@ def decode(sessions: list[Session], draft: Draft, queues: Queues, pool: BlockPoo
             session.knows_last = True
         history = session.tokens.view[:end] if session.has_penalties else None
         add_chunk(new(Chunk, (name, slot, start, tokens, session.blocks.view)))
-        add_sample(new(Sample, (name, slot, session.params, session.seed, end, history, session.prompt_tokens)))
+        add_sample(new(Sample, (name, slot, session.params, session.seed, end, history, session.prompt_tokens, None)))
         if start < session.lost:
             session.recomputed += 1
         else:
@@ -46,7 +46,7 @@ def decode(sessions: list[Session], draft: Draft, queues: Queues, pool: BlockPoo
         session.ends.append(end)
         session.planned = step_id
         contexts += start
-        if history is not None or end + 1 >= session.max_length:
+        if session.needs_output or end + 1 >= session.max_length:
             queues.place(session)
     draft.contexts += contexts
     draft.sessions += sessions

@@ -120,7 +120,8 @@ class Draft:
         """Samples the next token of a session that is computed to its end."""
         position = session.length
         history = session.tokens.view[:position] if session.has_penalties else None
-        sample = (session.id, session.slot, session.params, session.seed, position, history, session.prompt_tokens)
+        prompt = session.prompt_tokens
+        sample = (session.id, session.slot, session.params, session.seed, position, history, prompt, None)
         self.samples.append(_new(Sample, sample))
         self.sampling.append(session)
         session.pending += 1

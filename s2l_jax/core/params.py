@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from s2l_jax.core.constraint import Constraint
 from s2l_jax.core.errors import InvalidArgument
 
 MAX_LOGPROBS = 20
@@ -29,6 +30,7 @@ class SamplingParams:
       presence_penalty: subtracted once from tokens seen in the output; 0 is off.
       frequency_penalty: subtracted per occurrence in the output; 0 is off.
       logprobs: alternatives reported with each token; None reports nothing, 0 the chosen token's own.
+      constraint: what the output must look like; None is anything.
 
     Raises:
       InvalidArgument: a field is out of range; the message names field, value and range.
@@ -47,6 +49,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logprobs: int | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         _require("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
@@ -78,6 +81,11 @@ class SamplingParams:
     def has_penalties(self) -> bool:
         """True if the tokens seen so far change the logits."""
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
+    @property
+    def needs_output(self) -> bool:
+        """True if sampling a token takes knowing the one before it, so that no step can be planned ahead."""
+        return self.has_penalties or self.constraint is not None
 
 
 def _require(field: str, value: object, good: bool, want: str) -> None:

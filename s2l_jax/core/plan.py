@@ -55,6 +55,9 @@ class Sample(NamedTuple):
       position: position that the sampled token will take, that is the number of tokens before it.
       history: int32 `[position]` prompt and output so far, only if `params.has_penalties`, else None.
       prompt_tokens: how many of `history` belong to the prompt.
+      mask: int32 `[words]`, only if `params.constraint`: the tokens that may come, bit `i % 32` of word `i // 32` for
+        token `i`; those beyond its end may not. The scheduler, which knows no grammars, leaves it to whoever submits
+        the plan. None lets all tokens come.
     """
 
     session_id: SessionId
@@ -64,6 +67,7 @@ class Sample(NamedTuple):
     position: int
     history: np.ndarray | None
     prompt_tokens: int
+    mask: np.ndarray | None = None
 
 
 class PageCopy(NamedTuple):

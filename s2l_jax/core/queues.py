@@ -63,7 +63,7 @@ class Queues:
             if is_decode:
                 return self.decodes
             return self.prompts if remaining else self.ready
-        if not is_decode or session.has_penalties:
+        if not is_decode or session.needs_output:
             return None
         return self.decodes if length < session.max_length else None
 

@@ -58,6 +58,7 @@ class Session:
       prompt_tokens: length of the prompt.
       max_length: tokens of prompt and output together, at most.
       has_penalties: sampling needs all tokens before.
+      needs_output: sampling needs the token before, so the session does not run ahead.
       computed: leading tokens whose KV is on the device once the steps in flight have run.
       landed: leading tokens whose KV is there for certain.
       ends: for each step in flight that the session is in, the position up to which it computes.
@@ -107,6 +108,7 @@ class Session:
         "last_event_s",
         "lost",
         "max_length",
+        "needs_output",
         "open_s",
         "params",
         "pending",
@@ -151,6 +153,7 @@ class Session:
         self.priority = priority
         self.deadline_s = deadline_s
         self.has_penalties = params.has_penalties
+        self.needs_output = params.needs_output
         self.max_length = params.max_tokens
         self.state = SessionState.WAITING_CONTEXT
         self.queue: dict[SessionId, Session] | None = None

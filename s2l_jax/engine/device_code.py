@@ -140,7 +140,7 @@ class DeviceCode:
         return self._on_all(finish, (self.end_specs, WHOLE, WHOLE, WHOLE), WHOLE)
 
     def sample(self, shape: SampleShape) -> Callable[..., tuple[Array, Array]]:
-        """`(ends, last_hidden, last tokens, packed samples[, history]) -> (tokens, last tokens)`.
+        """`(ends, last_hidden, last tokens, packed samples[, masks[, history]]) -> (tokens, last tokens)`.
 
         The tokens are laid out as `unpack_sampled` reads them. The last tokens may be donated.
         """
@@ -151,16 +151,21 @@ class DeviceCode:
             return tokens, last_tokens.at[slots].set(tokens, mode="drop")
 
         def sample_full(
-            ends: Leaves, last_hidden: Array, last_tokens: Array, packed: Array, history: Array | None = None
+            ends: Leaves,
+            last_hidden: Array,
+            last_tokens: Array,
+            packed: Array,
+            masks: Array,
+            history: Array | None = None,
         ) -> tuple[Array, Array]:
             slots, rows = unpack_rows(packed)
-            sampled = sample(self._logits(ends, last_hidden, slots), rows, history)
+            sampled = sample(self._logits(ends, last_hidden, slots), rows, masks, history)
             return pack_sampled(sampled), last_tokens.at[slots].set(sampled.token, mode="drop")
 
         inputs = (self.end_specs, WHOLE, WHOLE, WHOLE)
         if shape.variant is Variant.GREEDY:
             return self._on_all(sample_greedy, inputs, WHOLE)
-        return self._on_all(sample_full, (*inputs, WHOLE) if shape.history else inputs, WHOLE)
+        return self._on_all(sample_full, (*inputs, WHOLE, WHOLE) if shape.history else (*inputs, WHOLE), WHOLE)
 
     def gather(self, *, split: bool) -> Callable[..., Contents]:
         """`(pages of all groups, blocks) -> contents`, in one piece, or in one for each block."""

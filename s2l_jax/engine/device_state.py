@@ -14,11 +14,13 @@ from jax.stages import Compiled
 from jaxtyping import Array
 
 from kernels_pallas.attention import kv_pages_shape
-from s2l_jax.engine.buckets import FORWARD_PARTS, ForwardShape, SampleShape, gather_name, scatter_name
+from s2l_jax.engine.buckets import FORWARD_PARTS, ForwardShape, SampleShape, Variant, gather_name, scatter_name
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.device_code import Contents, DeviceCode, Pages
 from s2l_jax.engine.placement import Placement
 from s2l_jax.models.config import ModelConfig
+
+_WORD_BITS = 32
 
 
 class DeviceState:
@@ -28,6 +30,7 @@ class DeviceState:
       code: the model's functions and weights.
       placement: where everything is.
       executables: by name; to be set before anything is called.
+      mask_words: int32 words that have a bit for each token.
       pages: the page pool, one array a layer, in the groups of `code`.
       last_hidden: each session's last hidden state behind the final norm, `[max_sessions, hidden]`.
       last_tokens: the token each session sampled last, int32 `[max_sessions]`.
@@ -38,6 +41,8 @@ class DeviceState:
         self.placement = placement
         self._whole = placement.whole  # made once: every step needs it
         self.executables: Mapping[str, Compiled] = {}
+        self.mask_words = -(-model_config.vocab_size // _WORD_BITS)
+        self._no_masks: dict[int, Array] = {}
         self._model_config = model_config
         self._config = config
         self.pages: list[Pages]
@@ -55,8 +60,15 @@ class DeviceState:
         self.last_hidden, marker = finish(self.code.ends, self.last_hidden, x, on_device)
         return marker
 
-    def sample(self, shape: SampleShape, inputs: Sequence[np.ndarray]) -> Array:
-        """Samples, as `pack_samples` lays them out; returns what `unpack_sampled` reads."""
+    def sample(
+        self, shape: SampleShape, rows: np.ndarray, masks: np.ndarray | None = None, history: np.ndarray | None = None
+    ) -> Array:
+        """Samples, as `sample_packing` lays them out; returns what `unpack_sampled` reads."""
+        inputs: list[np.ndarray | Array] = [rows]
+        if shape.variant is not Variant.GREEDY:
+            inputs.append(self._no_masks_of(shape.rows) if masks is None else masks)
+        if history is not None:
+            inputs.append(history)
         sample = self.executables[shape.name]
         tokens, self.last_tokens = sample(self.code.ends, self.last_hidden, self.last_tokens, *inputs)
         return tokens
@@ -96,6 +108,12 @@ class DeviceState:
         """Gives the memory back."""
         for buffer in jax.tree.leaves((self.pages, self.last_hidden, self.last_tokens)):
             buffer.delete()
+
+    def _no_masks_of(self, rows: int) -> Array:
+        """What stands in for masks if no row has one. It is there already, so it costs no transfer."""
+        if rows not in self._no_masks:
+            self._no_masks[rows] = jnp.zeros((rows, self.mask_words), jnp.int32, device=self._whole)
+        return self._no_masks[rows]
 
     def _indices(self, blocks: Sequence[int]) -> Array:
         return jax.device_put(np.asarray(blocks, np.int32), self._whole)

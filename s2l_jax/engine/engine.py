@@ -20,8 +20,8 @@ from flax import nnx
 from jaxtyping import Array
 
 from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
-from s2l_jax.core.plan import Chunk, HostCopy, StepPlan, StepResult
-from s2l_jax.engine.buckets import COPIED_PAGES, Buckets, ForwardShape, copy_runs, layers_per_call
+from s2l_jax.core.plan import Chunk, HostCopy, Sample, StepPlan, StepResult
+from s2l_jax.engine.buckets import COPIED_PAGES, Buckets, ForwardShape, SampleShape, copy_runs, layers_per_call
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.device_code import Contents, DeviceCode, Model
 from s2l_jax.engine.device_state import DeviceState
@@ -35,7 +35,7 @@ from s2l_jax.engine.lowering import Lowering
 from s2l_jax.engine.packing import pack_chunks, pack_nothing
 from s2l_jax.engine.placement import Placement
 from s2l_jax.engine.protocol import MAX_OUTSTANDING, Progress
-from s2l_jax.engine.sample_packing import SampleGroup, group_samples, pack_history, pack_samples
+from s2l_jax.engine.sample_packing import group_samples, pack_history, pack_masks, pack_samples
 from s2l_jax.engine.step import Step, are_ready, members
 from s2l_jax.models.config import ModelConfig
 
@@ -162,8 +162,7 @@ class JaxEngine:
         for forward in self._buckets.forward_shapes():
             self._state.rehearse(forward, pack_nothing(forward, self.config))
         for sample in self._buckets.sample_shapes():
-            rows = pack_samples((), sample, self.config)
-            self._state.sample(sample, (rows, pack_history((), sample)) if sample.history else (rows,))
+            self._state.sample(sample, *self._pack(sample, ()))
         for pages in COPIED_PAGES:
             self._state.scatter([0] * pages, self._state.gather([0] * pages))
         self._state.settle()
@@ -172,7 +171,7 @@ class JaxEngine:
         """Starts a step; all that can be wrong with a plan is found before anything is started."""
         self._check_copies(plan)
         groups = tuple(group_samples(plan.samples, self._buckets))
-        sample_inputs = [self._sample_inputs(plan, group) for group in groups]
+        sample_inputs = [self._pack(group.shape, members(plan, group)) for group in groups]
         forward_input = self._forward_input(plan.chunks) if plan.chunks else None
         markers: list[Array] = []
         copies, staging_s = self._start_host_copies(plan, markers)
@@ -182,7 +181,9 @@ class JaxEngine:
             markers.append(self._state.scatter(targets, self._state.gather(sources)))
         if forward_input is not None:
             markers.append(self._state.forward(*forward_input))
-        sampled = [self._state.sample(group.shape, arrays) for group, arrays in zip(groups, sample_inputs, strict=True)]
+        sampled = [
+            self._state.sample(group.shape, *arrays) for group, arrays in zip(groups, sample_inputs, strict=True)
+        ]
         return Step(plan, groups, sampled, markers, copies, staging_s, rest_start_s)
 
     def _start_host_copies(self, plan: StepPlan, markers: list[Array]) -> tuple[Future[CopyTimes] | None, float]:
@@ -227,10 +228,12 @@ class JaxEngine:
         shape = self._buckets.forward(tokens)
         return shape, pack_chunks(chunks, shape, self.config)
 
-    def _sample_inputs(self, plan: StepPlan, group: SampleGroup) -> tuple[np.ndarray, ...]:
-        samples = members(plan, group)
-        rows = pack_samples(samples, group.shape, self.config)
-        return (rows, pack_history(samples, group.shape)) if group.shape.history else (rows,)
+    def _pack(
+        self, shape: SampleShape, samples: Sequence[Sample]
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        rows = pack_samples(samples, shape, self.config)
+        masks = pack_masks(samples, shape, self._state.mask_words)
+        return rows, masks, pack_history(samples, shape) if shape.history else None
 
     def _check_owner(self) -> None:
         thread = threading.current_thread()

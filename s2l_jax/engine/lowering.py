@@ -14,6 +14,7 @@ from s2l_jax.engine.buckets import (
     Buckets,
     ForwardShape,
     SampleShape,
+    Variant,
     gather_name,
     scatter_name,
 )
@@ -35,6 +36,7 @@ class Lowering:
     def __init__(self, state: DeviceState, buckets: Buckets, *, split_contents: bool) -> None:
         self._code = state.code
         self._buckets = buckets
+        self._mask_words = state.mask_words
         self._split = split_contents
         self._whole, self._contents = state.placement.whole, state.placement.contents()
         self._ends = self._abstract(state.code.ends)
@@ -70,6 +72,8 @@ class Lowering:
 
     def _sample(self, shape: SampleShape) -> Lowered:
         inputs = [self._int32(shape.rows, ROW_WORDS)]
+        if shape.variant is not Variant.GREEDY:
+            inputs.append(self._int32(shape.rows, self._mask_words))
         if shape.history:
             inputs.append(self._int32(shape.rows, shape.history))
         sample = jax.jit(self._code.sample(shape), donate_argnums=2, keep_unused=True)

@@ -26,6 +26,7 @@ _ROW = np.dtype(
         ("top_k", np.int32),
         ("logprobs", np.int32),
         ("prompt_tokens", np.int32),
+        ("constrained", np.int32),
         ("temperature", np.float32),
         ("top_p", np.float32),
         ("min_p", np.float32),
@@ -57,7 +58,7 @@ def group_samples(samples: Sequence[Sample], buckets: Buckets) -> Iterator[Sampl
     """Splits samples so that those with penalties, which need a history, run by themselves."""
     plain = [index for index, sample in enumerate(samples) if not sample.params.has_penalties]
     if plain:
-        simple = all(samples[i].params.is_greedy and samples[i].params.logprobs is None for i in plain)
+        simple = all(_is_simple(samples[i]) for i in plain)
         yield SampleGroup(buckets.sample(len(plain), Variant.GREEDY if simple else Variant.FULL), plain)
     if len(plain) == len(samples):
         return
@@ -92,6 +93,7 @@ def pack_samples(samples: Sequence[Sample], shape: SampleShape, config: EngineCo
             min(params.top_k, _MAX_TOP_K),
             params.logprobs is not None,
             sample.prompt_tokens,
+            sample.mask is not None,
             params.temperature,
             params.top_p,
             params.min_p,
@@ -120,6 +122,18 @@ def pack_history(samples: Sequence[Sample], shape: SampleShape) -> np.ndarray:
     return packed
 
 
+def pack_masks(samples: Sequence[Sample], shape: SampleShape, words: int) -> np.ndarray | None:
+    """Masks of samples that have one, int32 `[rows, words]`, zeros for others; None if none has."""
+    if all(sample.mask is None for sample in samples):
+        return None
+    packed = np.zeros((shape.rows, words), np.int32)
+    for row, sample in zip(packed, samples, strict=False):
+        if sample.mask is not None:
+            count = min(words, len(sample.mask))
+            row[:count] = sample.mask[:count]
+    return packed
+
+
 def unpack_rows(packed: Int[Array, "rows words"]) -> tuple[Int[Array, "rows"], SampleRows]:
     """Session slots and parameters from what `pack_samples` laid out; to be traced."""
 
@@ -142,6 +156,7 @@ def unpack_rows(packed: Int[Array, "rows words"]) -> tuple[Int[Array, "rows"], S
         presence=real("presence"),
         frequency=real("frequency"),
         prompt_tokens=word("prompt_tokens"),
+        constrained=word("constrained") > 0,
     )
     return word("slot"), rows
 
@@ -171,3 +186,8 @@ def unpack_sampled(packed: np.ndarray, samples: Sequence[Sample]) -> list[Sample
         best = zip(words[2 : 2 + wanted].tolist(), real[2 + top : 2 + top + wanted].tolist(), strict=True)
         tokens.append(SampledToken(int(words[0]), float(real[1]), tuple(best)))
     return tokens
+
+
+def _is_simple(sample: Sample) -> bool:
+    """True if the most likely token is all there is to know."""
+    return sample.params.is_greedy and sample.params.logprobs is None and sample.mask is None

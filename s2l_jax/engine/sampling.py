@@ -1,7 +1,8 @@
 """From logits to tokens, on the device: pure functions, one row per sampled token.
 
-The order is penalties, temperature, min-p, top-k, top-p, draw; each filter works on what the one before it left. A draw
-depends on nothing but the row's logits, parameters, seed and position, so it is the same whatever else is in the batch.
+The order is penalties, constraint, temperature, min-p, top-k, top-p, draw; each works on what the one before it left. A
+draw depends on nothing but the row's logits, parameters, mask, seed and position, so it is the same whatever else is in
+the batch.
 
 Filters need no sort, which is slow on every platform for 50 to 150 thousand columns. They keep the tokens within
 some distance of the best one, and the distance comes from a bisection over the bits of a float, exact after 31 steps;
@@ -20,6 +21,8 @@ from s2l_jax.core.params import MAX_LOGPROBS
 _INFINITY_BITS = 0x7F800000
 _HISTORY_TILE_TOKENS = 512
 _DRAW_GROUP_COLUMNS = 256
+_NEVER = -1e30  # finite, since a row whose logits are not is an error; no logit is near it
+_WORD_BITS = 32
 
 type Logits = Float[Array, "rows vocab"]
 
@@ -39,6 +42,7 @@ class SampleRows(NamedTuple):
       presence: presence penalty.
       frequency: frequency penalty.
       prompt_tokens: how many tokens of the history are prompt.
+      constrained: whether the row's mask counts.
     """
 
     temperature: Float[Array, "rows"]
@@ -52,6 +56,7 @@ class SampleRows(NamedTuple):
     presence: Float[Array, "rows"]
     frequency: Float[Array, "rows"]
     prompt_tokens: Int[Array, "rows"]
+    constrained: Bool[Array, "rows"]
 
 
 class Sampled(NamedTuple):
@@ -78,17 +83,24 @@ def greedy(logits: Logits) -> Int[Array, "rows"]:
     return jnp.where(jnp.isfinite(logits.sum(axis=-1)), token, -1)
 
 
-def sample(logits: Logits, rows: SampleRows, history: Int[Array, "rows tokens"] | None = None) -> Sampled:
+def sample(
+    logits: Logits,
+    rows: SampleRows,
+    masks: Int[Array, "rows words"],
+    history: Int[Array, "rows tokens"] | None = None,
+) -> Sampled:
     """Samples one token a row.
 
     Args:
       logits: scores, float32.
       rows: parameters.
+      masks: tokens that rows with a constraint may take, see `s2l_jax.core.plan.Sample`.
       history: tokens so far; entries from `rows.position` on are padding. Without it penalties are ignored.
     """
     penalised = logits if history is None else penalise(logits, rows, history)
-    likely = greedy(penalised)
-    distance = jnp.max(penalised, axis=-1, keepdims=True) - penalised
+    possible = constrain(penalised, rows, masks)
+    likely = greedy(possible)
+    distance = jnp.max(possible, axis=-1, keepdims=True) - possible
     distance = distance / jnp.where(rows.temperature > 0.0, rows.temperature, 1.0)[:, None]
     token = jnp.where((rows.temperature > 0.0) & (likely >= 0), draw(weigh(distance, rows), rows), likely)
     return Sampled(token, *_logprobs(logits, token, rows.logprobs))
@@ -102,6 +114,18 @@ def penalise(logits: Logits, rows: SampleRows, history: Int[Array, "rows tokens"
     logits = jnp.where(seen > 0, repeated, logits)
     logits = logits - rows.frequency[:, None] * produced.astype(logits.dtype)
     return logits - jnp.where(produced > 0, rows.presence[:, None], 0.0)
+
+
+def constrain(logits: Logits, rows: SampleRows, masks: Int[Array, "rows words"]) -> Logits:
+    """Leaves rows with a constraint the tokens of their masks; no work, if there is no such row."""
+    num_rows, vocab = logits.shape
+
+    def mask() -> Array:
+        bits = masks[:, :, None] >> jnp.arange(_WORD_BITS, dtype=jnp.int32) & 1
+        allowed = bits.reshape(num_rows, -1)[:, :vocab] > 0
+        return jnp.where(allowed | ~rows.constrained[:, None], logits, _NEVER)
+
+    return lax.cond(rows.constrained.any(), mask, lambda: logits)
 
 
 def weigh(distance: Float[Array, "rows vocab"], rows: SampleRows) -> Float[Array, "rows vocab"]:

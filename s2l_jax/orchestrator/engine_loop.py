@@ -4,9 +4,9 @@ import functools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from s2l_jax.core.errors import InternalError, Unavailable
+from s2l_jax.core.errors import InternalError, S2LError, Unavailable
 from s2l_jax.core.outcome import Output, SessionStats
 from s2l_jax.core.plan import StepPlan
 from s2l_jax.engine.errors import EngineGone, KVLost
@@ -14,6 +14,7 @@ from s2l_jax.engine.protocol import Progress
 from s2l_jax.orchestrator.counters import Ending
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
 from s2l_jax.orchestrator.failures import emit_failures
+from s2l_jax.orchestrator.masks import Constrained, as_planned, with_masks
 from s2l_jax.orchestrator.member import Member
 from s2l_jax.orchestrator.observer import Blind, Observer, quiet
 from s2l_jax.orchestrator.open_session import OpenSession
@@ -149,6 +150,7 @@ class EngineLoop:
             is_stopping = self._is_stopping
             expired = registry.end_expired(now_s)
             plan = None if is_stopping else registry.plan(member, now_s)
+            constrained = [] if plan is None else registry.constrained(member, plan)
             is_busy = plan or expired or self._outstanding or is_stopping
             if not is_busy:
                 if not registry.fleet.transfers.is_due(member):
@@ -157,7 +159,7 @@ class EngineLoop:
         emit_failures(expired)
         is_behind = bool(self._outstanding)
         if plan is not None:
-            self._submit(plan)
+            self._submit(plan, constrained)
         if is_behind and self._outstanding:
             self._collect()
         return not is_stopping
@@ -193,10 +195,13 @@ class EngineLoop:
         except Exception as error:  # noqa: BLE001 - as in `_submit`
             self._fail_steps(error)
 
-    def _submit(self, plan: StepPlan) -> None:
+    def _submit(self, plan: StepPlan, constrained: Sequence[Constrained]) -> None:
+        masked, failed = with_masks(plan, constrained)
+        for session, error in failed:
+            self._fail(session, error)
         self._outstanding.append(plan)
         try:
-            self._engine.submit(plan)
+            self._engine.submit(masked)
         except EngineGone:
             raise
         except Exception as error:  # noqa: BLE001 - an engine may fail in any way, and the loop goes on
@@ -209,7 +214,7 @@ class EngineLoop:
     def _collect(self) -> None:
         """Brings the oldest step home; the one behind it, if there is one, begins on the device."""
         try:
-            result = self._engine.collect()
+            result = as_planned(self._engine.collect(), self._outstanding[0])
         except EngineGone:
             raise
         except Exception as error:  # noqa: BLE001 - as above
@@ -247,8 +252,7 @@ class EngineLoop:
         except Exception:  # noqa: BLE001 - a defect of one session's text is that session's end only
             about = {"session": session.id}
             _log.exception("session %s: token %d has no text", session.id, output.token.token_id, extra=about)
-            error = InternalError("the output could not be turned into text")
-            self._end(session, "failed", lambda _: FailedEvent(error))
+            self._fail(session, InternalError("the output could not be turned into text"))
             return
         token = output.token
         logprobs = () if token.logprob is None else (token.logprob,)
@@ -257,6 +261,9 @@ class EngineLoop:
             session.outlet.emit(DoneEvent(reason or output.finish_reason, output.stats))
         elif reason is not None:
             self._end(session, "completed", lambda stats: DoneEvent(reason, stats))
+
+    def _fail(self, session: OpenSession, error: S2LError) -> None:
+        self._end(session, "failed", lambda _: FailedEvent(error))
 
     def _end(self, session: OpenSession, ending: Ending, last_event: Callable[[SessionStats], SinkEvent]) -> None:
         """Ends a session that the scheduler would go on with, unless its client has just done so."""

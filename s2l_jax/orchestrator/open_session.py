@@ -3,9 +3,12 @@
 import threading
 from collections.abc import Callable
 
+import numpy as np
+
 from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Output
 from s2l_jax.core.params import SamplingParams
+from s2l_jax.models.grammar import GrammarState
 from s2l_jax.models.stream_decoder import StreamDecoder
 from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.context import SessionContext
@@ -46,6 +49,7 @@ class OpenSession:
         *,
         add_bos: bool,
         now_s: float,
+        grammar: GrammarState | None = None,
     ) -> None:
         self.id = session_id
         self.lock = threading.Lock()
@@ -56,16 +60,27 @@ class OpenSession:
         self.progress_s = now_s
         self._decoder = StreamDecoder(tokenizer, continues=True)
         self._stop = StopFilter(params.stop)
+        self._grammar = grammar
+
+    def mask(self, output: np.ndarray) -> np.ndarray | None:
+        """Which tokens may follow its output, int32 `[n]`: see `GrammarState.mask`, whose errors these are.
+
+        None lets all tokens come. Only the thread of its engine calls this.
+        """
+        return None if self._grammar is None else self._grammar.mask(output)
 
     def render(self, output: Output) -> tuple[str, str | None]:
         """Turns a sampled token into text. Only the thread of its engine calls this, in order.
 
         Returns:
           The text that may be shown now, and why the session ends with it, or None. A token that ends the output has
-          no text of its own; what was held back before it comes out with it.
+          no text of its own; what was held back before it comes out with it. A constraint that is satisfied, so that
+          nothing may follow, ends the session as well.
         """
         reason = output.finish_reason
         text = "" if reason == "stop" else self._decoder.push(output.token.token_id)
+        if reason != "stop" and self._grammar is not None and self._grammar.push(output.token.token_id):
+            reason = "stop"
         if reason is not None:
             text += self._decoder.flush()
         text, is_stopped = self._stop.push(text)

@@ -13,6 +13,7 @@ from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.engine.protocol import Progress
+from s2l_jax.models.grammar import GrammarCompiler
 from s2l_jax.models.tokenizer import Tokenizer
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.context import Edit, SessionContext
@@ -65,6 +66,7 @@ class Orchestrator:
     ) -> None:
         self.config = config
         self._tokenizer = tokenizer
+        self._grammars = GrammarCompiler(tokenizer)
         self._clock = clock
         self._transport = transport or InProcessTransport()
         self._registry = Registry(units, self._transport, config)
@@ -189,7 +191,8 @@ class Orchestrator:
           Unavailable: the server is shutting down, or its engine has stopped.
           ResourceExhausted: there is no room; the error says when to try again.
           AlreadyExists: a session of this id is open.
-          InvalidArgument: parameters or content are out of range; the message says which.
+          InvalidArgument: parameters or content are out of range, or the constraint cannot be compiled; the message
+            says which.
         """
         if params is None:
             params = SamplingParams(max_tokens=self.config.default_max_tokens)
@@ -200,6 +203,9 @@ class Orchestrator:
         now_s = self._clock()
         with self._registry.lock:
             self._registry.check_room(now_s)
+        grammar = None
+        if params.constraint is not None:
+            grammar = self._grammars.start(params.constraint, ignore_eos=params.ignore_eos)
 
         watch = self._opening(Opening(name, tenant, params.max_tokens, final, now_s))
         watched = WatchedSession(watch or Blind(), self._clock)
@@ -211,7 +217,17 @@ class Orchestrator:
             with self._registry.lock:
                 self._registry.end(session, "failed", self._clock())
 
-        session = OpenSession(name, self._tokenizer, params, sink, watched, on_sink_error, add_bos=add_bos, now_s=now_s)
+        session = OpenSession(
+            name,
+            self._tokenizer,
+            params,
+            sink,
+            watched,
+            on_sink_error,
+            add_bos=add_bos,
+            now_s=now_s,
+            grammar=grammar,
+        )
         try:
             with session.lock:
                 context = _context_of(session)

@@ -28,6 +28,7 @@ from s2l_jax.orchestrator.counters import Counters, Ending, OrchestratorStats, e
 from s2l_jax.orchestrator.events import ProgressEvent
 from s2l_jax.orchestrator.failures import Failures, MakeError
 from s2l_jax.orchestrator.fleet import Fleet
+from s2l_jax.orchestrator.masks import Constrained
 from s2l_jax.orchestrator.member import EngineUnit, Member
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.rate import CompletionRate
@@ -215,6 +216,16 @@ class Registry:
         """A member's next step, or None."""
         self.fleet.place_waiting(now_s)
         return member.scheduler.plan(now_s)
+
+    def constrained(self, member: Member, plan: StepPlan) -> list[Constrained]:
+        """Samples of a member's plan that need a mask."""
+        found = []
+        for index, sample in enumerate(plan.samples):
+            if sample.params.constraint is not None:
+                tokens = member.scheduler.session(sample.session_id).tokens.view
+                session = self._sessions[sample.session_id]
+                found.append(Constrained(index, session, tokens[sample.prompt_tokens :]))
+        return found
 
     def commit(self, member: Member, result: StepResult, now_s: float) -> list[tuple[OpenSession, Output]]:
         """Takes a step's result; sessions that end with it are taken out, others may have to go elsewhere."""

@@ -1,5 +1,6 @@
 """Client library: small, typed, and free of any accelerator library."""
 
+from s2l_jax.core.constraint import Constraint
 from s2l_jax.core.params import SamplingParams
 from serving.client.aio import AsyncClient, AsyncSession
 from serving.client.context import AsyncContext, Context
@@ -17,6 +18,7 @@ __all__ = [
     "AsyncSession",
     "Client",
     "ClientTls",
+    "Constraint",
     "Context",
     "Document",
     "Done",

@@ -4,7 +4,7 @@ A field that would change the output is refused unless its value says "as usual"
 question than was asked. A field that cannot change it is taken and has no effect.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from serving.http.errors import InvalidField
@@ -34,17 +34,20 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "modalities": ((["text"],), "this server answers with text alone"),
     "moderation": ((), "moderation is not supported"),
     "reasoning_effort": ((), "the effort of reasoning cannot be chosen"),
-    "response_format": (({"type": "text"},), "constrained output is not supported"),
     "suffix": (("",), "insertion is not supported"),
-    "tool_choice": (("none", "auto"), "tools are not supported"),
-    "tools": (([],), "tools are not supported"),
+    "tool_choice": (("none", "auto"), "tools are for chat"),
+    "tools": (([],), "tools are for chat"),
     "verbosity": ((), "verbosity cannot be chosen: ask for it in the prompt"),
     "web_search_options": ((), "this server does not search the web"),
 }
 
 
-def without_effect(body: Mapping[str, Any]) -> dict[str, Any]:
+def without_effect(body: Mapping[str, Any], known: Container[str] = ()) -> dict[str, Any]:
     """The fields of a request that this server acts on, or does not know.
+
+    Args:
+      body: all fields.
+      known: those that this kind of request acts on.
 
     Raises:
       InvalidField: a field asks for something that this server cannot do.
@@ -53,7 +56,7 @@ def without_effect(body: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in body.items():
         if name in HARMLESS:
             continue
-        if name not in _REFUSED:
+        if name in known or name not in _REFUSED:
             rest[name] = value
             continue
         neutral, advice = _REFUSED[name]

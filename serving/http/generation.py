@@ -10,6 +10,7 @@ from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import Content, DoneEvent, FailedEvent, TokenEvent
 from serving.http.backend import Backend
+from serving.http.constrained import naming
 from serving.http.requests import SamplingRequest
 from serving.outbox import Outbox
 from serving.tenants.account import Account
@@ -115,15 +116,16 @@ class _Sample:
         await asyncio.wrap_future(self._in_flight)
 
     def _open(self) -> Ack:
-        ack = self._account.open(
-            sink=self._outbox.sink,
-            params=self._job.params,
-            content=self._job.content,
-            final=True,
-            add_bos=self._job.add_bos,
-            priority=self._request.priority or 0,
-            first_token_within_s=self._request.first_token_within_s,
-        )
+        with naming(self._request.constraint_field):
+            ack = self._account.open(
+                sink=self._outbox.sink,
+                params=self._job.params,
+                content=self._job.content,
+                final=True,
+                add_bos=self._job.add_bos,
+                priority=self._request.priority or 0,
+                first_token_within_s=self._request.first_token_within_s,
+            )
         self._session_id = ack.session_id
         return ack
 

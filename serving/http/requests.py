@@ -2,11 +2,15 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from s2l_jax.core.constraint import Constraint
 from s2l_jax.core.params import MAX_LOGPROBS, MAX_REPETITION_PENALTY, MIN_REPETITION_PENALTY, SamplingParams
+from serving.http.constrained import ResponseFormat, StructuredOutputs, naming
 from serving.http.errors import InvalidField
 from serving.http.fields import without_effect
+from serving.http.strict import Strict
+from serving.http.tools import MAX_TOOLS, AnyToolChoice, Function, Tool, ToolCall, constraint_of, functions_to_call
 
 _WORD = 1 << 64
 
@@ -23,12 +27,6 @@ RepetitionPenalty = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=MAX_REP
 Logprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Seconds = Annotated[float, Field(ge=0)]
-
-
-class Strict(BaseModel):
-    """A body without room for fields that the server does not know."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class StreamOptions(Strict):
@@ -75,6 +73,10 @@ class SamplingRequest(Strict):
     )
     ignore_eos: bool | None = Field(default=None, description="Extension: go on past the end of sequence.")
     stop_token_ids: TokenIds | None = Field(default=None, description="Extension: tokens that end the output.")
+    response_format: ResponseFormat | None = Field(default=None, description="What the output must look like.")
+    structured_outputs: StructuredOutputs | None = Field(
+        default=None, description="Extension: the same for JSON, regular expressions and choices."
+    )
     priority: Priority | None = Field(default=None, description="Extension: -1000 to 1000, higher ones go first.")
     first_token_within_s: Seconds | None = Field(
         default=None, description="Extension: when the first token is wanted, in s."
@@ -83,13 +85,39 @@ class SamplingRequest(Strict):
     @model_validator(mode="before")
     @classmethod
     def _drop_fields_without_effect(cls, body: Any) -> Any:
-        return without_effect(body) if isinstance(body, dict) else body
+        return without_effect(body, cls.model_fields) if isinstance(body, dict) else body
 
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise InvalidField("stream_options is only for streams: set stream, or leave it out", "stream_options")
         return self
+
+    @model_validator(mode="after")
+    def _check_one_constraint(self) -> Self:
+        has_format = self.response_format is not None and self.response_format.type != "text"
+        if has_format and self.structured_outputs is not None:
+            raise InvalidField(
+                "response_format and structured_outputs are for the same: give one", "structured_outputs"
+            )
+        return self
+
+    @property
+    def constraint_field(self) -> str:
+        """The field that says what the output must look like, if one does."""
+        return "response_format" if self.structured_outputs is None else "structured_outputs"
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the output must look like.
+
+        Raises:
+          InvalidField: it is too long.
+        """
+        with naming(self.constraint_field):
+            if self.structured_outputs is not None:
+                return self.structured_outputs.constraint
+            return None if self.response_format is None else self.response_format.constraint
 
     @property
     def choices(self) -> int:
@@ -121,6 +149,7 @@ class SamplingRequest(Strict):
             presence_penalty=_or(self.presence_penalty, 0.0),
             frequency_penalty=_or(self.frequency_penalty, 0.0),
             logprobs=logprobs,
+            constraint=self.constraint,
         )
 
 
@@ -198,16 +227,38 @@ MessageContent = Annotated[
 class Message(Strict):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"] = Field(description="`developer` is taken as `system`.")
-    content: MessageContent = Field(description="Text; parts are joined by line ends.")
+    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
+        description="`developer` is taken as `system`; `tool` is the result of a call."
+    )
+    content: MessageContent | None = Field(
+        default=None, description="Text; parts are joined by line ends. May be left out beside calls."
+    )
     name: str | None = Field(default=None, description="Who speaks, if the model's chat template cares.")
+    tool_calls: list[ToolCall] | None = Field(default=None, description="Calls that an answer was made of.")
+    tool_call_id: str | None = Field(default=None, description="The call whose result this is.")
     refusal: None = Field(default=None, description="Only null.")
 
-    def for_template(self) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _check_role(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise InvalidField(f"a message of role {self.role} has tool_calls: only an assistant calls", "messages")
+        if self.content is None and not self.tool_calls:
+            raise InvalidField(f"a message of role {self.role} has no content: give it some", "messages")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise InvalidField("tool_call_id goes with the role tool: give both or neither", "messages")
+        return self
+
+    def for_template(self) -> dict[str, Any]:
         """The message as chat templates take it."""
-        content = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-        message = {"role": "system" if self.role == "developer" else self.role, "content": content}
-        return message if self.name is None else message | {"name": self.name}
+        parts = [] if self.content is None or isinstance(self.content, str) else self.content
+        content = self.content if isinstance(self.content, str) else "\n".join(part.text for part in parts)
+        message: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": content}
+        for name in ("name", "tool_call_id"):
+            if getattr(self, name) is not None:
+                message[name] = getattr(self, name)
+        if self.tool_calls:
+            message["tool_calls"] = [call.for_template() for call in self.tool_calls]
+        return message
 
 
 class ChatRequest(SamplingRequest):
@@ -219,12 +270,45 @@ class ChatRequest(SamplingRequest):
     )
     logprobs: bool | None = Field(default=None, description="Log probabilities of the output.")
     top_logprobs: Logprobs | None = Field(default=None, description="And of this many alternatives, 0 to 20.")
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS, description="Functions that may be called.")
+    tool_choice: AnyToolChoice | None = Field(
+        default=None, description="Which one the answer calls, or that it calls any or none; never `auto`."
+    )
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidField("top_logprobs is only for logprobs: set logprobs, or leave it out", "top_logprobs")
         return self
+
+    @model_validator(mode="after")
+    def _check_tools(self) -> Self:
+        if self.functions_to_call and super().constraint is not None:
+            raise InvalidField("tool_choice and a format constrain the same answer: give one", "tool_choice")
+        return self
+
+    @property
+    def functions_to_call(self) -> tuple[Function, ...]:
+        """The functions of which the answer must call one; none, if it must not.
+
+        Raises:
+          InvalidField: there is no such function, or the choice is left to the model.
+        """
+        return functions_to_call(self.tools, self.tool_choice)
+
+    @property
+    def constraint_field(self) -> str:
+        """See `SamplingRequest.constraint_field`."""
+        return "tools" if self.functions_to_call else super().constraint_field
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """See `SamplingRequest.constraint`."""
+        functions = self.functions_to_call
+        if not functions:
+            return super().constraint
+        with naming("tools"):
+            return constraint_of(functions, self.tool_choice)
 
 
 class TokenizeRequest(Strict):

@@ -79,11 +79,35 @@ class ChatMessage(BaseModel):
     refusal: None = None
 
 
+class FunctionCall(BaseModel):
+    """A function, and what it is to be called with."""
+
+    name: str
+    arguments: str = Field(description="JSON; cut short if the answer was.")
+
+
+class ToolCalled(BaseModel):
+    """A call of a tool."""
+
+    id: str = Field(description="What a later message with the call's result names.")
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ToolCallMessage(BaseModel):
+    """The answer, if it is a call."""
+
+    role: Literal["assistant"] = "assistant"
+    content: None = None
+    refusal: None = None
+    tool_calls: list[ToolCalled]
+
+
 class ChatChoice(BaseModel):
     """One answer."""
 
     index: int
-    message: ChatMessage
+    message: ChatMessage | ToolCallMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
 
@@ -100,11 +124,28 @@ class ChatCompletion(BaseModel):
     usage: Usage
 
 
+class FunctionCallDelta(BaseModel):
+    """What an event adds to a call: its name comes with the first one."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(BaseModel):
+    """A piece of a call."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCallDelta
+
+
 class ChatDelta(BaseModel):
     """What an event adds to an answer."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChatChunkChoice(BaseModel):

@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.params import SamplingParams
+from serving.http.constrained import StructuredOutputs
 from serving.http.requests import (
     Logprobs,
     MaxTokens,
@@ -14,12 +15,12 @@ from serving.http.requests import (
     Priority,
     RepetitionPenalty,
     Seconds,
-    Strict,
     Temperature,
     TokenId,
     TopK,
     TopP,
 )
+from serving.http.strict import Strict
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.wire import content_to_wire, params_to_wire
 
@@ -62,13 +63,16 @@ class SessionParams(Strict):
         default=None, description="Log probabilities of the output and of this many alternatives."
     )
 
+    structured_outputs: StructuredOutputs | None = Field(default=None, description="What the output must look like.")
+
     def params(self, default_max_tokens: int) -> SamplingParams:
         """Sampling parameters.
 
         Raises:
           InvalidArgument: a field is out of range.
         """
-        fields = self.model_dump()
+        fields = self.model_dump(exclude={"structured_outputs"})
+        fields["constraint"] = None if self.structured_outputs is None else self.structured_outputs.constraint
         fields["stop"] = tuple(self.stop)
         fields["stop_token_ids"] = frozenset(self.stop_token_ids)
         return SamplingParams(**(fields | {"max_tokens": self.max_tokens or default_max_tokens}))

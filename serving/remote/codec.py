@@ -102,6 +102,7 @@ def _sample_message(sample: Sample) -> pb.StepSample:
         position=sample.position,
         history=None if sample.history is None else ints_to_bytes(sample.history),
         prompt_tokens=sample.prompt_tokens,
+        mask=None if sample.mask is None else ints_to_bytes(sample.mask),
     )
 
 
@@ -124,6 +125,7 @@ def _sample_of(message: pb.StepSample) -> Sample:
         message.position,
         ints_of(message.history) if message.HasField("history") else None,
         message.prompt_tokens,
+        ints_of(message.mask) if message.HasField("mask") else None,
     )
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
+from s2l_jax.core.constraint import Constraint
 from s2l_jax.core.params import SamplingParams
 from tests.fake_device import FakeDevice
 from tests.fake_model import BROKEN_SEED
@@ -27,6 +28,7 @@ class FakeEngineLaw(LawMachine):
         {},
         {"ignore_eos": True, "stop_token_ids": STOPS},
         {"repetition_penalty": 1.5},
+        {"constraint": Constraint.regex(".*")},
         {"temperature": 1.0, "seed": 7},
         {"temperature": 1.0, "seed": BROKEN_SEED, "ignore_eos": True},
     )

@@ -40,6 +40,11 @@ def run(devices: int, cache_dir: Path | None = None) -> list[list[int]]:
     loads = tuple(HostCopy(int(block), slot, 1) for slot, block in enumerate(streams[0].blocks))
     engine.execute(StepPlan(101, (), (), loads=loads))
     decode(engine, streams, 4)
+    mask = np.array([0, 0b111 << 7], np.int32)
+    chunks, samples = [stream.chunk(1) for stream in streams], [stream.sample() for stream in streams]
+    plan = StepPlan(102, tuple(chunks), tuple(sample._replace(mask=mask) for sample in samples))
+    for stream, token in zip(streams, engine.execute(plan).tokens, strict=True):
+        stream.take(token)
     engine.close()
     return [stream.tokens for stream in streams]
 

@@ -12,7 +12,7 @@ from s2l_jax.core.plan import Chunk, Sample
 from s2l_jax.engine.buckets import Buckets, Variant
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.packing import pack_chunks, packed_size, unpack_chunks
-from s2l_jax.engine.sample_packing import group_samples, pack_history, pack_samples, unpack_rows
+from s2l_jax.engine.sample_packing import group_samples, pack_history, pack_masks, pack_samples, unpack_rows
 
 CONFIG = EngineConfig(num_blocks=50, block_size=4, token_budget=64, max_batch=12, max_sessions=16, max_model_len=40)
 BUCKETS = Buckets(CONFIG)
@@ -115,6 +115,18 @@ def test_samples_are_packed_by_name() -> None:
     assert rows.repetition.tolist() == [1, 1.5, 1, 1]
     assert rows.presence.tolist() == [0, -1, 0, 0]
     assert rows.frequency.tolist() == [0, 0.75, 0, 0]
+    assert not rows.constrained.any()
+
+
+def test_masks_are_packed_for_those_that_have_one() -> None:
+    shape = BUCKETS.sample(3, Variant.FULL)
+    short, long = (make_sample()._replace(mask=np.arange(1, n, dtype=np.int32)) for n in (3, 9))
+    samples = [short, make_sample(), long]
+    masks = pack_masks(samples, shape, words=5)
+    assert masks is not None
+    assert masks.tolist() == [[1, 2, 0, 0, 0], [0] * 5, [1, 2, 3, 4, 5], [0] * 5]
+    assert unpack_rows(pack_samples(samples, shape, CONFIG))[1].constrained.tolist() == [True, False, True, False]
+    assert pack_masks([make_sample()], shape, words=5) is None
 
 
 def test_a_slot_outside_the_session_buffer_is_refused() -> None:
@@ -131,7 +143,7 @@ def test_a_history_that_does_not_match_the_position_is_refused(history: np.ndarr
 
 def test_groups_cover_all_samples_once_in_the_cheapest_variant() -> None:
     greedy = make_sample()
-    full = [make_sample(temperature=1.0), make_sample(logprobs=2)]
+    full = [make_sample(temperature=1.0), make_sample(logprobs=2), greedy._replace(mask=np.ones(9, np.int32))]
     penalised = [make_sample(history=True, presence_penalty=1.0)] * 11
     (group,) = group_samples([greedy] * 3, BUCKETS)
     assert (group.shape.variant, group.shape.rows, group.indices) == (Variant.GREEDY, 4, [0, 1, 2])

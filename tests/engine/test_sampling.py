@@ -13,7 +13,15 @@ from s2l_jax.core.plan import Sample
 from s2l_jax.engine import sampling
 from s2l_jax.engine.buckets import SampleShape, Variant
 from s2l_jax.engine.config import EngineConfig
-from s2l_jax.engine.sample_packing import pack_history, pack_sampled, pack_samples, unpack_rows, unpack_sampled
+from s2l_jax.engine.sample_packing import (
+    ROW_WORDS,
+    pack_history,
+    pack_masks,
+    pack_sampled,
+    pack_samples,
+    unpack_rows,
+    unpack_sampled,
+)
 from tests.engine.plain_sampling import log_softmax, penalised, probabilities
 
 VOCAB = 300
@@ -67,12 +75,23 @@ def run(logits: np.ndarray, samples: list[Sample], rows: int = 32) -> sampling.S
     padded = np.zeros((rows, logits.shape[1]), np.float32)
     padded[: len(samples)] = logits
     history = pack_history(samples, shape) if has_history else None
-    return _sample(padded, pack_samples(samples, shape, CONFIG), history)
+    words = -(-logits.shape[1] // 32)
+    masks = pack_masks(samples, shape, words)
+    if masks is None:
+        masks = np.zeros((rows, words), np.int32)
+    return _sample(padded, pack_samples(samples, shape, CONFIG), masks, history)
 
 
 @jax.jit
-def _sample(logits: jax.Array, packed: jax.Array, history: jax.Array | None) -> sampling.Sampled:
-    return sampling.sample(logits, unpack_rows(packed)[1], history)
+def _sample(logits: jax.Array, packed: jax.Array, masks: jax.Array, history: jax.Array | None) -> sampling.Sampled:
+    return sampling.sample(logits, unpack_rows(packed)[1], masks, history)
+
+
+def mask_of(tokens: list[int]) -> np.ndarray:
+    """The mask that lets these tokens come, no longer than it takes."""
+    bits = np.zeros(max(tokens) // 32 * 32 + 32, np.uint8)
+    bits[tokens] = 1
+    return np.packbits(bits, bitorder="little").view(np.int32)
 
 
 @jax.jit
@@ -115,7 +134,7 @@ def test_draws_follow_the_distribution(changed: dict[str, float]) -> None:
     params = make_params(**changed)
     weights = jnp.tile(jnp.asarray(probabilities(logits, params), jnp.float32), (draws, 1))
     seeds = np.stack([np.arange(draws) % 7, np.arange(draws)], axis=-1).astype(np.uint32)
-    packed = np.zeros((draws, 13), np.int32)
+    packed = np.zeros((draws, ROW_WORDS), np.int32)
     rows = unpack_rows(packed)[1]._replace(seed=jnp.asarray(seeds), position=jnp.arange(draws) % 11)
     counts = np.bincount(np.asarray(jax.jit(sampling.draw)(weights, rows)), minlength=20)
     expected = probabilities(logits, params) * draws
@@ -128,7 +147,7 @@ def test_draws_follow_the_distribution(changed: dict[str, float]) -> None:
 def test_a_draw_never_takes_a_token_without_weight() -> None:
     weights = np.zeros((1000, 600), np.float32)
     weights[:, [37, 300, 511]] = [1e-30, 1.0, 1e-7]
-    rows = unpack_rows(np.zeros((1000, 13), np.int32))[1]
+    rows = unpack_rows(np.zeros((1000, ROW_WORDS), np.int32))[1]
     seeds = jnp.stack([jnp.zeros(1000, jnp.uint32), jnp.arange(1000, dtype=jnp.uint32)], axis=-1)
     drawn = jax.jit(sampling.draw)(weights, rows._replace(seed=seeds))
     assert set(np.asarray(drawn).tolist()) <= {37, 300, 511}
@@ -235,3 +254,51 @@ def test_a_row_that_is_not_finite_fails_alone(logits: np.ndarray, bad: float, co
     np.testing.assert_array_equal(np.asarray(got.token)[others], good[others])
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(jax.jit(sampling.greedy)(broken)) < 0), [3, 8])
     assert unpack_sampled(np.asarray(pack_sampled(got)), samples)[3].logprob is None
+
+
+@pytest.mark.parametrize("changed", FILTERS, ids=str)
+def test_constrained_rows_take_what_their_masks_let_come(logits: np.ndarray, changed: dict[str, float]) -> None:
+    """Every other row is constrained, to tokens of the less likely kind; the others give what they gave before."""
+    params, random = make_params(**changed), np.random.default_rng(5)
+    samples = make_samples([params] * 32)
+    free = np.asarray(run(logits, samples).token)
+    allowed = [sorted(np.argsort(row)[random.permutation(200)[:9]].tolist()) for row in logits]
+    masked = [one._replace(mask=mask_of(allowed[i])) if i % 2 else one for i, one in enumerate(samples)]
+    tokens = np.asarray(run(logits, masked).token)
+    np.testing.assert_array_equal(tokens[::2], free[::2])
+    for row in range(1, 32, 2):
+        rest = np.where(np.isin(np.arange(VOCAB), allowed[row]), logits[row], -np.inf)
+        assert probabilities(rest, params)[tokens[row]] > 0
+        alone = run(logits[row : row + 1], masked[row : row + 1], rows=1).token[0]
+        assert tokens[row] == alone
+    assert (tokens[1::2] != free[1::2]).any()
+
+
+def test_a_mask_of_one_token_leaves_no_choice(logits: np.ndarray) -> None:
+    worst = logits.argmin(axis=-1)
+    every = [make_params(**(changed | {"logprobs": 2})) for changed in FILTERS]
+    samples = [one._replace(mask=mask_of([worst[i]])) for i, one in enumerate(make_samples(every))]
+    got = run(logits[: len(every)], samples)
+    np.testing.assert_array_equal(got.token[: len(every)], worst[: len(every)])
+    expected = [log_softmax(row)[row.argmin()] for row in logits[: len(every)]]
+    np.testing.assert_allclose(got.logprob[: len(every)], expected, atol=1e-5)  # the model's own, as without a mask
+
+
+def test_penalties_choose_among_what_the_mask_lets_come(logits: np.ndarray) -> None:
+    params = make_params(temperature=0.0, presence_penalty=2.0, frequency_penalty=2.0)
+    first, second = np.argsort(-logits[0])[100:102].tolist()
+    histories = np.full((1, HISTORY), first, np.int32)
+    (sample,) = make_samples([params], histories, prompt_tokens=0)
+    assert run(logits[:1], [sample._replace(mask=mask_of([first, second]))]).token[0] == second
+    assert run(logits[:1], [sample._replace(mask=mask_of([first]))]).token[0] == first
+
+
+def test_a_mask_may_be_longer_than_the_vocabulary(logits: np.ndarray) -> None:
+    (sample,) = make_samples([make_params(temperature=0.0)])
+    assert run(logits[:1], [sample._replace(mask=mask_of([7, VOCAB + 200]))]).token[0] == 7
+
+
+def test_a_constrained_row_that_is_not_finite_fails(logits: np.ndarray) -> None:
+    broken = np.full_like(logits[:1], np.nan)
+    (sample,) = make_samples([make_params()])
+    assert run(broken, [sample._replace(mask=mask_of([3, 4]))]).token[0] == -1

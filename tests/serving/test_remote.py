@@ -37,7 +37,10 @@ def test_steps_and_results_arrive_as_they_were() -> None:
     plan = StepPlan(
         7,
         (Chunk(SessionId("a"), SlotId(2), 4, np.array([5, -1], np.int32), np.array([9, 8], np.int32)),),
-        (Sample(SessionId("a"), SlotId(2), params, 2**63 - 1, 6, np.array([1, 2], np.int32), 3),),
+        (
+            Sample(SessionId("a"), SlotId(2), params, 2**63 - 1, 6, np.array([1, 2], np.int32), 3),
+            Sample(SessionId("b"), SlotId(1), params, 0, 6, None, 3, np.array([1, -2], np.int32)),
+        ),
         (HostCopy(BlockId(1), HostSlot(2), 3), HostCopy(BlockId(4), HostSlot(5), 6)),
         (HostCopy(BlockId(7), HostSlot(8), 9),),
         (PageCopy(BlockId(1), BlockId(2)),),

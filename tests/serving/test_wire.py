@@ -3,13 +3,25 @@
 import numpy as np
 import pytest
 
+from s2l_jax.core.constraint import MAX_CONSTRAINT_CHARS, Constraint
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.core.params import SamplingParams
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.wire import content_from_wire, content_to_wire, params_from_wire, params_to_wire
 
 
-def test_all_parameters_survive() -> None:
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        None,
+        Constraint.json({"type": "object", "properties": {"ä": {"enum": ["\n"]}}}),
+        Constraint.json_object(),
+        Constraint.regex("a|\\d+"),
+        Constraint.choice(["yes", 'n"o', "ß"]),
+    ],
+    ids=str,
+)
+def test_all_parameters_survive(constraint: Constraint | None) -> None:
     params = SamplingParams(
         max_tokens=7,
         temperature=0.5,
@@ -24,6 +36,7 @@ def test_all_parameters_survive() -> None:
         presence_penalty=-1.0,
         frequency_penalty=0.5,
         logprobs=0,
+        constraint=constraint,
     )
     received = pb.SamplingParams.FromString(params_to_wire(params).SerializeToString())
     assert params_from_wire(received, default_max_tokens=99) == params
@@ -60,3 +73,19 @@ def test_content() -> None:
 def test_content_that_is_no_list_of_ids_is_refused(content: list[object]) -> None:
     with pytest.raises(InvalidArgument, match="token ids"):
         content_to_wire(content)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wire", "hint"),
+    [
+        (pb.Constraint(), "set json_schema, regex or choice"),
+        (pb.Constraint(regex=""), "has 0 characters"),
+        (pb.Constraint(json_schema="x" * (MAX_CONSTRAINT_CHARS + 1)), "but must have 1 to 65536"),
+        (pb.Constraint(choice=pb.Choice()), "choice has 0 texts"),
+        (pb.Constraint(choice=pb.Choice(texts=["a", ""])), "1 of them not empty"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_constraints_that_are_none_are_refused(wire: pb.Constraint, hint: str) -> None:
+    with pytest.raises(InvalidArgument, match=hint):
+        params_from_wire(pb.SamplingParams(constraint=wire), default_max_tokens=1)

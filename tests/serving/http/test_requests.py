@@ -18,6 +18,19 @@ from tests.serving.http.http_harness import HttpWorld, http_world
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 TEXT = {"prompt": "hi"}
 COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def _tool(name: str, parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TOOL = _tool("f", {"type": "object"})
+
+
+def _format(schema: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
 
 REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     (COMPLETIONS, {}, "prompt", "required"),
@@ -49,17 +62,60 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     (COMPLETIONS, TEXT | {"best_of": 2}, "best_of", "let it be n"),
     (COMPLETIONS, TEXT | {"logit_bias": {"5": 1}}, "logit_bias", "biases"),
     (CHATS, {"messages": []}, "messages", "at least 1"),
-    (CHATS, {"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "'system', 'developer'"),
-    (CHATS, {"messages": [{"role": "user", "content": "x", "tool_calls": []}]}, "messages[0].tool_calls", "leave it"),
+    (CHATS, {"messages": [{"role": "cow", "content": "moo"}]}, "messages[0].role", "'system', 'developer'"),
+    (CHATS, {"messages": [{"role": "tool", "content": "x"}]}, "messages", "tool_call_id goes with the role tool"),
+    (CHATS, {"messages": [{"role": "user"}]}, "messages", "has no content"),
+    (CHATS, {"messages": [CHAT["messages"][0] | {"tool_calls": [CALL]}]}, "messages", "only an assistant calls"),
     (
         CHATS,
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         "messages[0].content[0].type",
         "'text'",
     ),
-    (CHATS, CHAT | {"tools": [{}]}, "tools", "not supported"),
-    (CHATS, CHAT | {"tool_choice": "required"}, "tool_choice", "not supported"),
-    (CHATS, CHAT | {"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+    (CHATS, CHAT | {"tools": [{}]}, "tools[0].type", "required"),
+    (CHATS, CHAT | {"tools": [TOOL]}, "tool_choice", "name a function, or give required or none"),
+    (CHATS, CHAT | {"tools": [TOOL, TOOL], "tool_choice": "required"}, "tools", "two tools have one name"),
+    (CHATS, CHAT | {"tools": [TOOL], "tool_choice": "some"}, "tool_choice", "'required'"),
+    (CHATS, CHAT | {"tools": [TOOL], "tool_choice": 5}, "tool_choice", "the name of a function"),
+    (CHATS, CHAT | {"tools": [TOOL], "tool_choice": CALL | {"function": {"name": "g"}}}, "tool_choice", "id"),
+    (
+        CHATS,
+        CHAT | {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice",
+        "not among tools",
+    ),
+    (CHATS, CHAT | {"tool_choice": "required"}, "tool_choice", "not among tools"),
+    (
+        CHATS,
+        CHAT | {"tools": [TOOL], "tool_choice": "required", "response_format": {"type": "json_object"}},
+        "tool_choice",
+        "give one",
+    ),
+    (
+        CHATS,
+        CHAT | {"tools": [_tool("f", {"type": "thing"})], "tool_choice": "required"},
+        "tools",
+        "Invalid type: thing",
+    ),
+    (COMPLETIONS, TEXT | {"tools": [TOOL]}, "tools", "tools are for chat"),
+    (CHATS, CHAT | {"response_format": {"type": "xml"}}, "response_format.type", "'json_schema'"),
+    (CHATS, CHAT | {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "goes with"),
+    (CHATS, CHAT | _format({"type": "thing"}), "response_format", "Invalid type: thing"),
+    (CHATS, CHAT | _format({"uniqueItems": True, "type": "array"}), "response_format", "uniqueItems"),
+    (CHATS, CHAT | _format([]), "response_format.json_schema.schema", "dictionary"),
+    (CHATS, CHAT | _format({"const": "x" * (1 << 16)}), "response_format", "1 to 65536"),
+    (COMPLETIONS, TEXT | {"structured_outputs": {}}, "structured_outputs", "has one field"),
+    (COMPLETIONS, TEXT | {"structured_outputs": {"regex": "a", "json": {}}}, "structured_outputs", "has one field"),
+    (COMPLETIONS, TEXT | {"structured_outputs": {"regex": "(a"}}, "structured_outputs", "unclosed group"),
+    (COMPLETIONS, TEXT | {"structured_outputs": {"json": "{"}}, "structured_outputs", "EOF"),
+    (COMPLETIONS, TEXT | {"structured_outputs": {"choice": []}}, "structured_outputs", "has 0 texts"),
+    (COMPLETIONS, TEXT | {"structured_outputs": {"grammar": "x"}}, "structured_outputs.grammar", "leave it out"),
+    (
+        COMPLETIONS,
+        TEXT | {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
+        "structured_outputs",
+        "give one",
+    ),
     (CHATS, CHAT | {"reasoning_effort": "high"}, "reasoning_effort", "cannot be chosen"),
     (CHATS, CHAT | {"modalities": ["text", "audio"]}, "modalities", "text alone"),
     (CHATS, CHAT | {"top_logprobs": 2}, "top_logprobs", "set logprobs"),

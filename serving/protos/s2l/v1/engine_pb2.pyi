@@ -80,7 +80,7 @@ class StepChunk(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., slot: _Optional[int] = ..., start: _Optional[int] = ..., tokens: _Optional[bytes] = ..., block_table: _Optional[bytes] = ...) -> None: ...
 
 class StepSample(_message.Message):
-    __slots__ = ("session_id", "slot", "params", "seed", "position", "history", "prompt_tokens")
+    __slots__ = ("session_id", "slot", "params", "seed", "position", "history", "prompt_tokens", "mask")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class StepSample(_message.Message):
     POSITION_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     slot: int
     params: SampleParams
@@ -95,7 +96,8 @@ class StepSample(_message.Message):
     position: int
     history: bytes
     prompt_tokens: int
-    def __init__(self, session_id: _Optional[str] = ..., slot: _Optional[int] = ..., params: _Optional[_Union[SampleParams, _Mapping]] = ..., seed: _Optional[int] = ..., position: _Optional[int] = ..., history: _Optional[bytes] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
+    mask: bytes
+    def __init__(self, session_id: _Optional[str] = ..., slot: _Optional[int] = ..., params: _Optional[_Union[SampleParams, _Mapping]] = ..., seed: _Optional[int] = ..., position: _Optional[int] = ..., history: _Optional[bytes] = ..., prompt_tokens: _Optional[int] = ..., mask: _Optional[bytes] = ...) -> None: ...
 
 class SampleParams(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logprobs")
