@@ -190,6 +190,7 @@ def assemble(
         limit_max_tokens=sizes.max_model_len,
         idle_timeout_s=config.idle_timeout_s,
         step_timeout_s=config.step_timeout_s,
+        send_ahead=config.send_ahead,
     )
     transport = None if peers is None else GrpcTransport()
     orchestrator = Orchestrator(units, model.tokenizer, limits, transport=transport)

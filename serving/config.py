@@ -45,6 +45,7 @@ class ServeConfig:
       generate_slices: likewise, of engines that only generate.
       role: what this process's only engine does, if others are engines in other processes.
       peers: `HOST:PORT` of these, with commas between; None with a role waits for an orchestrator instead of being one.
+      send_ahead: KV leaves for the engine that will generate while the context is still being computed.
       max_model_len: tokens of prompt and output together; None takes the model's own limit.
       kv_blocks: KV blocks in each engine's pool; None takes a share of the memory.
       block_size: tokens a block holds.
@@ -73,6 +74,7 @@ class ServeConfig:
     generate_slices: str | None = None
     role: str | None = None
     peers: str | None = None
+    send_ahead: bool = True
     max_model_len: int | None = None
     kv_blocks: int | None = None
     block_size: int = 16

@@ -98,6 +98,16 @@ class BlockPool:
         self._refs[block] += 1
         return block
 
+    def renew(self, block: int) -> None:
+        """If nobody holds a block, it is the last one of those cached to be written again."""
+        if block in self._cached:
+            self._cached.move_to_end(block)
+
+    def demote(self, block: int) -> None:
+        """If nobody holds a block, it is the first one of those cached to be written again."""
+        if block in self._cached:
+            self._cached.move_to_end(block, last=False)
+
     def release(self, blocks: np.ndarray) -> None:
         """Gives blocks back, int32 `[n]`, all different; the first one is the first to lose its content.
 

@@ -7,6 +7,7 @@ from s2l_jax.core.blocks import BlockPool
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.host_pool import HostPool
 from s2l_jax.core.ids import BlockId
+from s2l_jax.core.inflow import Inflow
 from s2l_jax.core.keys import BlockKey
 from s2l_jax.core.outcome import Preemptions
 from s2l_jax.core.plan import HostCopy
@@ -21,6 +22,7 @@ class Memory:
 
     Attributes:
       pool: device blocks.
+      inflow: what other engines bring into it ahead of their sessions.
       host: copies on the host; None if there is no host pool, or preemption never uses it.
       counters: evictions and copies.
       predicted_s: what the evictions were reckoned to cost.
@@ -29,6 +31,7 @@ class Memory:
     def __init__(self, config: SchedulerConfig) -> None:
         uses_host = config.host_blocks > 0 and config.preemption != "recompute"
         self.pool = BlockPool(config.num_blocks)
+        self.inflow = Inflow(self.pool)
         self.host = HostPool(config.host_blocks) if uses_host else None
         self.counters = Preemptions()
         self.predicted_s = 0.0
@@ -109,6 +112,6 @@ class Memory:
 
     def check_integrity(self, sessions: Iterable[Session]) -> None:
         """Raises RuntimeError unless both pools add up: O(pool)."""
-        self.pool.check_integrity(session.blocks.view.tolist() for session in sessions)
+        self.pool.check_integrity([*(session.blocks.view.tolist() for session in sessions), *self.inflow.blocks])
         if self.host is not None:
             self.host.check_integrity()

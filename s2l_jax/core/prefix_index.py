@@ -90,6 +90,10 @@ class PrefixIndex:
             return self.entries[siblings][2].startswith(first)
         return siblings is not None and first in siblings
 
+    def block_of(self, key: BlockKey) -> int | None:
+        """The block of a full content by its key alone, where a collision does no harm; None if there is none."""
+        return self._blocks.get(key)
+
     def find(self, parent: BlockKey, key: BlockKey, tokens: bytes) -> int | None:
         """The block of this full content, or None."""
         block = self._blocks.get(key)

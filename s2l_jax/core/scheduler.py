@@ -26,6 +26,7 @@ from s2l_jax.core.eviction import Evictor
 from s2l_jax.core.gaps import GapEstimator
 from s2l_jax.core.handoff import Handoff, pack, unpack
 from s2l_jax.core.ids import SessionId, SlotId
+from s2l_jax.core.inflow import Expected, Inflow
 from s2l_jax.core.memory import Memory
 from s2l_jax.core.outcome import Ack, HostStats, Output, SchedulerStats, SessionStats
 from s2l_jax.core.params import SamplingParams
@@ -182,6 +183,11 @@ class Scheduler:
 
     # Hand-off
 
+    @property
+    def inflow(self) -> Inflow:
+        """Content that comes from other engines ahead of its session."""
+        return self._memory.inflow
+
     def hand_over(self, session_id: SessionId) -> Handoff:
         """Describes a session that has its first token, for `adopt` of another scheduler.
 
@@ -196,15 +202,21 @@ class Scheduler:
             raise FailedPrecondition(f"session {session_id!r} is {session.state}: it cannot be handed over")
         return pack(session)
 
-    def adopt(self, handoff: Handoff) -> np.ndarray | None:
+    def adopt(self, handoff: Handoff, coming: Sequence[Expected] = ()) -> np.ndarray | None:
         """Takes a session over from another scheduler, and allocates blocks for the KV that it brings.
 
         What is here already of its beginning is shared, and need not be brought.
 
+        Args:
+          handoff: what the other scheduler says of it.
+          coming: what is expected of it (`inflow`), in order. As far as that continues what is here, it is the
+            session's from now on and not expected any more.
+
         Returns:
           The blocks to copy its KV to, int32: to these go the last ones of `handoff.blocks`, as many as they are;
-          `arrive` is to follow, also if there are none. None if there is not enough room, or `max_sessions` are open:
-          the session stays where it is, and the caller tries again when something has ended here.
+          `arrive` is to follow once all is there, also if there are none. None if there is not enough room, or
+          `max_sessions` are open: the session stays where it is, and the caller tries again when something has ended
+          here.
 
         Raises:
           AlreadyExists: a session of this id is open.
@@ -219,21 +231,29 @@ class Scheduler:
         if handoff.computed:
             claim_shared(session, pool, None)
             session.reused = handoff.stats.reused_tokens
-        shared = len(session.blocks)
-        need = -(-handoff.computed // size) - shared
-        if -(-(handoff.computed + 1) // size) - shared > pool.available:  # with one for the token that comes next
+        here = len(session.blocks)
+        continuing: list[Expected] = []
+        for expected in coming:
+            end = here + len(expected.blocks)
+            if end * size <= handoff.computed and tuple(session.keys(here, end)) == expected.content.keys:
+                continuing.append(expected)
+                here = end
+        need = -(-handoff.computed // size) - here
+        if -(-(handoff.computed + 1) // size) - here > pool.available:  # with one for the token that comes next
             session.keep_computed(0, pool)
             self._rows.give(session.slot)
             return None
         session.is_arriving = True
         session.state = SessionState.HANDOFF
+        for expected in continuing:
+            session.add_blocks(self.inflow.take(expected))
         session.add_blocks(pool.allocate(need))
         session.computed = session.lost = handoff.computed
         session.ends.append(session.computed)
         if len(session.blocks):
             self._memory.admit(session)
         self._enter(session, handoff.open_s if handoff.first_token_s is None else handoff.first_token_s)
-        return session.blocks.view[shared:]
+        return session.blocks.view[here:]
 
     def resume(self, handoff: Handoff, now_s: float) -> None:
         """Takes over a session, in whatever state it was, whose KV is lost: it is computed again here.

@@ -24,6 +24,7 @@ class OrchestratorConfig:
       retry_after_s: retry hint as long as too few sessions have ended to estimate one.
       step_timeout_s: an engine that has ended no step for this long is given up, unless the step was predicted to take
         more than a tenth of it.
+      send_ahead: full blocks of a context leave for the engine that will generate while the rest is still computed.
       progress_interval_s: time between two progress events of one session, at least.
 
     Raises:
@@ -39,6 +40,7 @@ class OrchestratorConfig:
     retry_after_s: float = 1.0
     step_timeout_s: float = 120.0
     progress_interval_s: float = 0.25
+    send_ahead: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_sessions", "max_waiting", "default_max_tokens", "limit_max_tokens"):

@@ -33,7 +33,8 @@ class Counters:
       step_tokens: tokens that these ran through the model.
       step_failures: engine steps that failed, or were lost with one that did.
       handoffs: sessions that have gone on in another engine after their first token.
-      handoff_blocks: blocks of KV that were brought there.
+      handoff_blocks: blocks of KV that were brought there after the first token.
+      ahead_blocks: blocks of KV that left for there before it, whatever became of them.
       handoff_failures: moves that failed on the way; the session was computed again.
       sessions_resumed: sessions computed again from their tokens, since an engine or its KV was lost, or a move failed.
     """
@@ -54,6 +55,7 @@ class Counters:
     step_failures: int = 0
     handoffs: int = 0
     handoff_blocks: int = 0
+    ahead_blocks: int = 0
     handoff_failures: int = 0
     sessions_resumed: int = 0
 

@@ -31,13 +31,22 @@ class Fleet:
       transfers: sessions between two of them.
     """
 
-    def __init__(self, units: Sequence[EngineUnit], transport: KVTransport, lock: threading.Lock) -> None:
+    def __init__(
+        self, units: Sequence[EngineUnit], transport: KVTransport, lock: threading.Lock, *, sends_ahead: bool
+    ) -> None:
         """Starts with all engines at work.
+
+        Args:
+          units: the engines.
+          transport: carries pages between them.
+          lock: the registry's.
+          sends_ahead: full blocks leave for the engine that will generate before the context is computed.
 
         Raises:
           InvalidArgument: nobody computes contexts, or nobody generates.
         """
         self._lock = lock
+        self._sends_ahead = sends_ahead
         self.members = [Member(unit, index, lock) for index, unit in enumerate(units)]
         self.transfers = Transfers(transport)
         for roles, what in ((_PROMPT_ROLES, "computes contexts"), (_OUTPUT_ROLES, "generates output")):
@@ -74,6 +83,11 @@ class Fleet:
         while waiting and self._place(waiting[0], now_s):
             waiting.popleft()
 
+    def send_ahead(self, session: OpenSession) -> None:
+        """A step has computed some of a session's context at an engine that does not generate."""
+        if self._sends_ahead and session.record.will_move:
+            self.transfers.ahead.send(session, lambda: self._target_ahead(session))
+
     def resume(self, session: OpenSession, stats: SessionStats, lost: int, now_s: float) -> bool:
         """Has a session, which no scheduler has open, computed again from its tokens.
 
@@ -86,6 +100,7 @@ class Fleet:
         Returns:
           False if nobody has room.
         """
+        self.transfers.ahead.drop(session)
         handoff = session.record.handoff(session.id, stats, lost)
         if session.record.has_output:
             able = self._for_output(handoff.tokens, handoff.tenant)
@@ -104,19 +119,27 @@ class Fleet:
 
     def _place(self, session: OpenSession, now_s: float) -> bool:
         """Finds a place for one that waits; False if it has to go on waiting."""
-        source = session.member
+        source, ahead = session.member, self.transfers.ahead
         handoff = source.scheduler.hand_over(session.id)
         targets = [member for member in self._for_output(handoff.tokens, handoff.tenant) if member is not source]
         if not any(member.role in _OUTPUT_ROLES for member in targets):
             source.scheduler.cancel(session.id)
             return self.resume(session, handoff.stats, handoff.lost, now_s)
+        ahead.hold_back(session)
         for target in targets:
-            blocks = target.scheduler.adopt(handoff)
+            blocks = target.scheduler.adopt(handoff, ahead.coming(session, target))
             if blocks is not None:
                 first = len(handoff.blocks) - len(blocks)
                 self.transfers.begin(session, target, handoff.blocks[first:], blocks)
                 return True
         return False
+
+    def _target_ahead(self, session: OpenSession) -> Member | None:
+        """Who will probably generate a session's output, None if nobody else can; those on their way there count."""
+        tokens, tenant = session.record.tokens, session.record.tenant
+        able = [m for m in self.alive if m.role in _OUTPUT_ROLES and m is not session.member]
+        count_to = self.transfers.ahead.count_to
+        return min(able, key=lambda member: _load(member, tokens, tenant) + count_to(member), default=None)
 
     def _for_output(self, tokens: np.ndarray, tenant: str) -> list[Member]:
         able = self._of(_OUTPUT_ROLES)

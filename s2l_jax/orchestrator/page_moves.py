@@ -9,7 +9,8 @@ from s2l_jax.orchestrator.failures import emit_failures
 from s2l_jax.orchestrator.member import Member
 from s2l_jax.orchestrator.recovery import Recovery
 from s2l_jax.orchestrator.registry import Registry
-from s2l_jax.orchestrator.transfers import Run, Transfer
+from s2l_jax.orchestrator.run import Run
+from s2l_jax.orchestrator.transfers import Transfer
 from s2l_jax.transport.protocol import Pages
 
 _log = logging.getLogger(__name__)
@@ -57,15 +58,16 @@ class PageMoves:
             return self._transfers.next_to_scatter(self._member)
 
     def _send(self, run: Run) -> None:
-        target, transport = run.transfer.target, self._transfers.transport
+        target, transport = run.move.target, self._transfers.transport
         try:
             ticket = transport.offer(self._member.pages.gather(run.source.tolist()))
             pages = transport.fetch(ticket, target.pages.place)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this session's only, which has a way out
-            self._give_up(run.transfer, error)
+            self._give_up(run, error)
             return
         with self._registry.lock:
             is_wanted = self._transfers.gathered(run, ticket, pages)
+            self._registry.counters.ahead_blocks += 0 if isinstance(run.move, Transfer) else len(run.source)
         if is_wanted:
             pages.add_done_callback(partial(self._wake, target))
         else:
@@ -76,24 +78,25 @@ class PageMoves:
         try:
             pages = run.pages.result()
         except Exception as error:  # noqa: BLE001 - as above
-            self._give_up(run.transfer, error)
+            self._give_up(run, error)
             return
         try:
             self._member.pages.scatter(run.target.tolist(), pages)
         except Exception as error:
-            self._give_up(run.transfer, error)
+            self._give_up(run, error)
             raise
         with self._registry.lock:
-            self._transfers.landed(run)
-            self._registry.arrive_if_complete(run.transfer, self._clock())
+            transfer = self._transfers.landed(run)
+            if transfer is not None:
+                self._registry.arrive_if_complete(transfer, self._clock())
 
-    def _give_up(self, transfer: Transfer, error: BaseException) -> None:
-        """The session is computed again."""
-        session = transfer.session
-        _log.error("pages of session %s did not get from engine %s to %s", session.id, transfer.source, transfer.target,
-                   exc_info=error, extra={"session": session.id})  # fmt: skip
+    def _give_up(self, run: Run, error: BaseException) -> None:
+        """The session is computed again; if it has not moved yet, the run will move with the others."""
+        move = run.move
+        _log.error("pages of session %s did not get from engine %s to %s", move.session.id, move.source, move.target,
+                   exc_info=error, extra={"session": move.session.id})  # fmt: skip
         with self._registry.lock:
-            failures = self._recovery.lose_pages(transfer, self._clock())
+            failures = self._recovery.lose_run(run, self._clock())
         emit_failures(failures)
 
     def _wake(self, target: Member, _: "Future[Pages]") -> None:

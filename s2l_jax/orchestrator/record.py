@@ -20,6 +20,7 @@ class Record:
 
     Attributes:
       failures: steps with this session in them that took their engine's KV along, or the engine itself.
+      tenant: whose it is.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class Record:
     ) -> None:
         self.failures = 0
         self._params = params
-        self._tenant = tenant
+        self.tenant = tenant
         self._priority = priority
         self._deadline_s = inf if deadline_s is None else deadline_s
         self._open_s = open_s
@@ -42,6 +43,16 @@ class Record:
     def has_output(self) -> bool:
         """True once the first token has come."""
         return self._first_token_s is not None
+
+    @property
+    def will_move(self) -> bool:
+        """True if it is to be handed over after its first token, unless that is its last."""
+        return not self.has_output and self._params.max_tokens > 1
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Prompt and output so far, int32 `[n]`."""
+        return self._tokens.view
 
     def stats(self) -> SessionStats:
         """Counters of a session whose scheduler has lost them: lengths and times, the rest is 0."""
@@ -94,7 +105,7 @@ class Record:
             self._prompt_tokens,
             self._params,
             self._seed,
-            self._tenant,
+            self.tenant,
             self._priority,
             self._open_s,
             self._final_s,

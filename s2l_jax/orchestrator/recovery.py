@@ -10,6 +10,7 @@ from s2l_jax.orchestrator.failures import Failures, MakeError
 from s2l_jax.orchestrator.member import Member
 from s2l_jax.orchestrator.open_session import OpenSession
 from s2l_jax.orchestrator.registry import Registry
+from s2l_jax.orchestrator.run import Run
 from s2l_jax.orchestrator.transfers import Transfer
 
 MOST_FAILURES = 2
@@ -45,11 +46,16 @@ class Recovery:
             failures = self._recompute_moving(member, now_s)
             for session, stats, lost in left:
                 failures += self._move(session, stats, lost, make_error, now_s)
+        self._fleet.transfers.ahead.drop_to(member)
         member.scheduler.forget_kv()
         return failures
 
-    def lose_pages(self, transfer: Transfer, now_s: float) -> Failures:
-        """Pages of a session that moves have not arrived: it is computed again."""
+    def lose_run(self, run: Run, now_s: float) -> Failures:
+        """Pages have not arrived. If their session moves it is computed again, else they move with the others later."""
+        transfer = run.move
+        if not isinstance(transfer, Transfer):
+            self._fleet.transfers.ahead.lose(run)
+            return []
         if not self._fleet.transfers.is_moving(transfer):
             return []
         self._registry.counters.handoff_failures += 1
@@ -61,6 +67,7 @@ class Recovery:
         if not self._fleet.alive:
             return self._registry.abandon_all(failure)
         served = _served(plans)
+        self._fleet.transfers.ahead.drop_to(member)
         failures = self._recompute_moving(member, now_s)
         for session in self._registry.sessions_of(member):
             stats, lost = self._registry.leave(session)

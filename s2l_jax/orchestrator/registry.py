@@ -57,7 +57,7 @@ class Registry:
 
     def __init__(self, units: Sequence[EngineUnit], transport: KVTransport, config: OrchestratorConfig) -> None:
         self.lock = threading.Lock()
-        self.fleet = Fleet(units, transport, self.lock)
+        self.fleet = Fleet(units, transport, self.lock, sends_ahead=config.send_ahead)
         self.empty = threading.Condition(self.lock)
         self.counters = Counters()
         self.refusal: str | None = None
@@ -154,6 +154,7 @@ class Registry:
         scheduler = session.member.scheduler
         ack = scheduler.update(session.id, edit.tail, now_s, keep=edit.keep, final=final, seq=seq)
         session.record.changed(edit.keep, edit.tail, ack, now_s, final=final)
+        self.fleet.transfers.ahead.cut(session, ack.kept_tokens)
         self._note_event(session, now_s, final=final)
         return ack
 
@@ -241,6 +242,11 @@ class Registry:
             session.record.sampled(output.token.token_id, now_s)
             if member.role == "prefill" and member.scheduler.session(session.id).state is SessionState.HANDOFF:
                 self.fleet.transfers.waiting.append(session)
+        if member.role == "prefill":
+            for chunk in result.plan.chunks:
+                found = self._sessions.get(chunk.session_id)
+                if found is not None and found.member is member:
+                    self.fleet.send_ahead(found)
         self.counters.steps += 1
         self.counters.step_tokens += result.plan.tokens
         self.counters.tokens_output += len(outputs)
@@ -351,6 +357,7 @@ class Registry:
         self, session_id: SessionId, ending: Ending, stats: SessionStats, now_s: float
     ) -> tuple[OpenSession, SessionStats]:
         session = self._sessions.pop(session_id)
+        self.fleet.transfers.ahead.drop(session)
         self._last_event_s.pop(session_id, None)
         self._waiting.discard(session_id)
         self._rate.record(now_s)

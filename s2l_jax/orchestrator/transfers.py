@@ -3,6 +3,7 @@
 A session that has its first token waits until a generate engine has room for it (`Transfers.waiting`, served in order).
 Then it is open in both schedulers, and its pages move in runs: the source's thread gathers a run, a transport copies
 it, the target's thread scatters it. Neither thread waits for the other: each does what is due between two of its steps.
+What can be sent before that is (`s2l_jax.orchestrator.ahead`), whenever no session waits for its pages.
 
 Ownership. The registry's lock guards everything in here; pages move without it. Blocks of the source stay the session's
 until the last run has been *started* to be gathered, for the device does that before any later step. Blocks of the
@@ -18,31 +19,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from s2l_jax.engine.buckets import copy_runs
+from s2l_jax.orchestrator.ahead import Ahead
 from s2l_jax.orchestrator.member import Member
 from s2l_jax.orchestrator.open_session import OpenSession
+from s2l_jax.orchestrator.run import Run
 from s2l_jax.transport.protocol import KVTransport, Pages, Ticket
 
 PAGES_UNDER_WAY = 256
 """Pages of one source that may be outside of any pool, unless a single run is longer."""
-
-
-@dataclass(slots=True)
-class Run:
-    """Pages that move together.
-
-    Attributes:
-      transfer: whose they are.
-      source: blocks to gather, int32 `[n]`.
-      target: blocks to scatter to, int32 `[n]`.
-      ticket: what the transport knows them by, once gathered.
-      pages: what is scattered, once under way.
-    """
-
-    transfer: "Transfer"
-    source: np.ndarray
-    target: np.ndarray
-    ticket: Ticket | None = None
-    pages: "Future[Pages] | None" = None
 
 
 @dataclass(slots=True)
@@ -54,8 +38,8 @@ class Transfer:
       source: where from.
       target: where to; the session's own member from the beginning of the transfer.
       due: runs that have not been gathered.
-      under_way: runs that have been, in order, and have not been scattered.
-      blocks: how many blocks of KV move.
+      under_way: runs that have been, in order, and have not been scattered; sent ahead, as far as they precede `due`.
+      blocks: how many blocks of KV move now.
       landing: runs that are being scattered.
       holds_source: the session is still open at the source.
     """
@@ -77,10 +61,17 @@ class Transfer:
 
 
 class Transfers:
-    """All transfers of an orchestrator. Every method needs the registry's lock, and none blocks."""
+    """All transfers of an orchestrator. Every method needs the registry's lock, and none blocks.
+
+    Attributes:
+      transport: carries pages.
+      ahead: what leaves before its session.
+      waiting: sessions that wait for room elsewhere, in order.
+    """
 
     def __init__(self, transport: KVTransport) -> None:
         self.transport = transport
+        self.ahead = Ahead(transport)
         self.waiting: deque[OpenSession] = deque()
         self._moving: dict[str, Transfer] = {}
 
@@ -89,6 +80,8 @@ class Transfers:
         transfer = Transfer(session, session.member, target, len(target_blocks))
         for run in copy_runs(len(target_blocks)):
             transfer.due.append(Run(transfer, source_blocks[run], target_blocks[run]))
+        under_way, transfer.landing = self.ahead.pass_on(session, transfer)
+        transfer.under_way.extend(under_way)
         self._moving[session.id] = transfer
         session.member = target
         transfer.source.work.notify_all()
@@ -103,14 +96,17 @@ class Transfers:
                 return transfer.due.popleft() if self._has_room(source) else None
             if transfer.holds_source:
                 return transfer
-        return None
+        return self.ahead.next_to_gather(source)
 
     def gathered(self, run: Run, ticket: Ticket, pages: "Future[Pages]") -> bool:
         """A run is on its way; False if its session is not, so that nobody will fetch it."""
-        if not self.is_moving(run.transfer):
-            return False
         run.ticket, run.pages = ticket, pages
-        run.transfer.under_way.append(run)
+        transfer = run.move
+        if not isinstance(transfer, Transfer):
+            return self.ahead.gathered(run)
+        if not self.is_moving(transfer):
+            return False
+        transfer.under_way.append(run)
         return True
 
     def release_source(self, transfer: Transfer) -> None:
@@ -125,21 +121,26 @@ class Transfers:
             if transfer.target is target and transfer.has_come:
                 transfer.landing += 1
                 return transfer.under_way.popleft()
-        return None
+        return self.ahead.next_to_scatter(target)
 
     def is_due(self, member: Member) -> bool:
         """True if there is anything to gather or to scatter for a member."""
         has_room = self._has_room(member)
-        return any(
+        return self.ahead.is_due(member) or any(
             (transfer.source is member and transfer.holds_source and (has_room or not transfer.due))
             or (transfer.target is member and transfer.has_come)
             for transfer in self._moving.values()
         )
 
-    def landed(self, run: Run) -> None:
-        """A run has been handed to the target's device."""
-        run.transfer.landing -= 1
-        run.transfer.source.work.notify_all()  # there is room for more
+    def landed(self, run: Run) -> Transfer | None:
+        """A run has been handed to the target's device; returns the transfer that it belongs to, if it does."""
+        transfer = run.move
+        if not isinstance(transfer, Transfer):
+            self.ahead.landed(run)
+            return None
+        transfer.landing -= 1
+        transfer.source.work.notify_all()  # there is room for more
+        return transfer
 
     def is_complete(self, transfer: Transfer) -> bool:
         """True if all pages are where they belong; then the transfer is over."""
@@ -153,8 +154,9 @@ class Transfers:
         """Ends whatever is under way for a session; it stays open at its own member only.
 
         Returns:
-          True if there was anything.
+          True if it was about to move.
         """
+        self.ahead.drop(session)
         if session in self.waiting:
             self.waiting.remove(session)
             return True

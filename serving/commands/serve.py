@@ -37,6 +37,12 @@ _DEFAULTS = ServeConfig(cache_dir=None)
     "--role", help="prefill or generate: with --peers, of this process's own engine; without, an engine alone."
 )
 @click.option("--peers", help="HOST:PORT of engines in other processes, started with --role and without --peers.")
+@click.option(
+    "--send-ahead/--no-send-ahead",
+    default=True,
+    show_default=True,
+    help="Whether KV leaves for the engine that will generate while the context is still being computed.",
+)
 @click.option("--max-model-len", type=int, help="Tokens of prompt and output together.  [default: the model's limit]")
 @click.option("--kv-blocks", type=int, help="KV blocks in the pool.  [default: a share of the memory]")
 @click.option("--block-size", default=_DEFAULTS.block_size, show_default=True, help="Tokens a block holds.")

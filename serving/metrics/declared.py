@@ -286,7 +286,8 @@ _STEPS = (
     Metric("s2l_step_failures_total", "counter", "Engine steps that failed, or were lost with one that did."),
     Metric("s2l_engine_up", "gauge", "1 while an engine works, 0 once it has failed.", ("engine", "role")),
     Metric("s2l_handoffs_total", "counter", "Sessions that have gone on in another engine after their first token."),
-    Metric("s2l_handoff_blocks_total", "counter", "KV blocks brought to another engine."),
+    Metric("s2l_handoff_blocks_total", "counter", "KV blocks brought to another engine after the first token."),
+    Metric("s2l_ahead_blocks_total", "counter", "KV blocks sent there while their context was being computed."),
     Metric(
         "s2l_handoff_failures_total", "counter", "Moves to another engine that failed; the session was computed again."
     ),

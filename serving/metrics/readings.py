@@ -70,6 +70,7 @@ def _engines(stats: OrchestratorStats, facts: ServerFacts) -> dict[str, list[Sam
         "s2l_step_failures_total": _total(counters.step_failures),
         "s2l_handoffs_total": _total(counters.handoffs),
         "s2l_handoff_blocks_total": _total(counters.handoff_blocks),
+        "s2l_ahead_blocks_total": _total(counters.ahead_blocks),
         "s2l_handoff_failures_total": _total(counters.handoff_failures),
     }
 

@@ -113,6 +113,7 @@ def test_defaults_of_the_command_are_those_of_the_configuration() -> None:
         "max_sessions",
         "policy",
         "preemption",
+        "send_ahead",
         "default_max_tokens",
     ):
         assert options[name] == getattr(defaults, name)
