@@ -19,7 +19,7 @@ from serving.client.tls import ClientTls
 from serving.protos.s2l.v1 import engine_pb2 as pb
 from serving.protos.s2l.v1 import engine_pb2_grpc
 from serving.remote.codec import ints_to_bytes, result_of, step_message
-from serving.remote.page_parts import join, parts_of
+from serving.remote.page_parts import join, parts_of, whole
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
@@ -141,13 +141,15 @@ class RemoteEngine:
     def gather(self, blocks: Sequence[int]) -> RemotePages:
         """See `PageAccess.gather`."""
         key = next(self._keys)
-        self._commands.put(pb.EngineCommand(gather=pb.Gather(key=key, blocks=ints_to_bytes(blocks))))
+        self._commands.put(
+            pb.EngineCommand(gather=pb.Gather(key=key, blocks=ints_to_bytes(blocks), attempt=self._attempt))
+        )
         return self._kept(key)
 
     def place(self, pages: Sequence[np.ndarray]) -> RemotePages:
         """See `PageAccess.place`: sends pages over. They are in this process's memory."""
         key = next(self._keys)
-        together = np.concatenate([np.asarray(piece) for piece in pages])
+        together = whole(pages)
         kept = self._kept(key)
         try:
             self._stub.PutPages(parts_of(together, self._owner, key), timeout=PAGES_S)

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, NotFound, Unavailable
 from s2l_jax.engine.errors import KVLost
 from s2l_jax.engine.protocol import MAX_OUTSTANDING, Engine, PageAccess
 from s2l_jax.transport.protocol import Pages
 from serving.protos.s2l.v1 import engine_pb2 as pb
 from serving.remote.codec import done_message, ints_of, plan_of
+from serving.remote.page_parts import whole
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.001
@@ -211,6 +212,8 @@ class EngineHost:
     def _gather(self, owner: _Owner, gather: pb.Gather) -> None:
         done = owner.pages_of(gather.key)
         try:
+            if gather.attempt != owner.attempt:
+                raise InternalError("the engine has failed before these pages were gathered")
             pages = self._pages.gather(ints_of(gather.blocks).tolist())
             threading.Thread(target=_fetch, args=(pages, done), name="s2l-gathered", daemon=True).start()
         except Exception as error:  # noqa: BLE001 - whoever fetches these pages is told
@@ -258,6 +261,6 @@ class EngineHost:
 
 def _fetch(pages: Pages, done: Future[np.ndarray]) -> None:
     try:
-        done.set_result(np.concatenate([np.asarray(piece) for piece in pages]))
+        done.set_result(whole(pages))
     except Exception as error:  # noqa: BLE001 - whoever fetches these pages is told
         done.set_exception(error)

@@ -2,7 +2,8 @@
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +18,12 @@ _DTYPES = {
     str(dtype): dtype
     for dtype in (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.int8), np.dtype(ml_dtypes.bfloat16))
 }
+
+
+def whole(pages: Sequence[Any]) -> np.ndarray:
+    """Pages in this process's memory, in one piece: `[pages, layers, kv_heads, block_size, kv_dim]`."""
+    pieces = [np.asarray(piece) for piece in pages]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def parts_of(pages: np.ndarray, owner: int, key: int) -> Iterator[pb.PagePart]:

@@ -6,9 +6,17 @@ from s2l_jax.transport.in_process import InProcessTransport
 from s2l_jax.transport.protocol import Pages, Place, Ticket
 from serving.remote.engine import RemotePages
 
+_THREADS = 4
+
 
 class GrpcTransport(InProcessTransport):
-    """Fetches what lies in another process first, then places it; both keep their own deadlines."""
+    """Fetches what lies in another process first, then places it; both keep their own deadlines.
+
+    Several at once, so that an engine that does not answer does not hold up the others' pages.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_THREADS)
 
     def fetch(self, ticket: Ticket, place: Place) -> Future[Pages]:
         """See `KVTransport.fetch`."""

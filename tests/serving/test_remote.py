@@ -230,6 +230,43 @@ def test_pages_that_cannot_be_put_in_are_lost_kv() -> None:
     server.stop()
 
 
+def test_pages_gathered_before_a_failure_was_known_are_not_given_out() -> None:
+    """What was in them is lost, and what is in them now is not what its session, or its content's name, says."""
+    engine = make_engine()
+    server = serve("prefill", engine)
+    remote = RemoteEngine(f"127.0.0.1:{server.port}")
+    remote.warmup()
+    step = StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),))
+    engine.loses_kv = True
+    remote.submit(step)
+    pages = remote.gather([0])
+    with pytest.raises(S2LError, match="failed before these pages were gathered"):
+        pages.fetch()
+    with pytest.raises(KVLost):
+        remote.collect()
+    assert remote.gather([0]).fetch().shape == (1, *PAGE_SHAPE)
+    remote.close()
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("local", "remote"), [("prefill", ["generate"]), ("generate", ["prefill"]), ("prefill", ["prefill", "generate"])]
+)
+def test_blocks_leave_ahead_over_a_network(local: str, remote: list[str]) -> None:
+    text = "abcdefghij" * 11
+    with remote_world(local, remote) as (w, _):
+        sinks = [Recorder() for _ in range(2)]
+        for number, sink in enumerate(sinks):
+            w.orchestrator.open(sink=sink, session_id=f"{number}", content=f"{number}{text}")
+        wait_until(lambda: sum(engine.scheduler.cached_blocks for engine in w.orchestrator.stats().engines) >= 48)
+        for number, sink in enumerate(sinks):
+            w.orchestrator.append(f"{number}", "!", final=True)
+            assert sink.ids == w.expected(f"{number}{text}!")
+        w.check_empty()
+        counters = w.orchestrator.stats().counters
+        assert (counters.ahead_blocks, counters.handoff_blocks) == (48, 8)
+
+
 def test_one_orchestrator_at_a_time_has_an_engine() -> None:
     engine = make_engine()
     server = serve("generate", engine)

@@ -120,12 +120,14 @@ class SampleParams(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., logprobs: _Optional[int] = ...) -> None: ...
 
 class Gather(_message.Message):
-    __slots__ = ("key", "blocks")
+    __slots__ = ("key", "blocks", "attempt")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     key: int
     blocks: bytes
-    def __init__(self, key: _Optional[int] = ..., blocks: _Optional[bytes] = ...) -> None: ...
+    attempt: int
+    def __init__(self, key: _Optional[int] = ..., blocks: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Scatter(_message.Message):
     __slots__ = ("key", "blocks")
