@@ -33,9 +33,13 @@ from serving.client.prompt import PromptPieces, pieces_of_template
 from serving.client.tls import ClientTls
 from serving.client.types import ModelInfo
 from serving.config import ServeConfig
-from serving.devices import devices_of, devices_of_all
+from serving.devices import devices_of, devices_of_all, devices_of_world
 from serving.remote.peers import Peers, description_of
 from serving.remote.transport import GrpcTransport
+from serving.world.follower import Follower
+from serving.world.leader import Leader
+from serving.world.leading_engine import LeadingEngine
+from serving.world.start import agreed, lead
 
 _CPU_HOST_KV_SHARE = 0.1
 _HOST_KV_SHARE = 0.25
@@ -58,6 +62,7 @@ class Assembly:
       engine: sizes that were chosen, of the first engine.
       costs: what its scheduler reckons with.
       deployed: role of each engine, and where it is.
+      leader: of the world that the first engine spans; None if it is in one process.
     """
 
     orchestrator: Orchestrator
@@ -67,6 +72,7 @@ class Assembly:
     engine: EngineConfig
     costs: CostModel
     deployed: tuple[tuple[Role, str], ...]
+    leader: Leader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +91,60 @@ class Built:
     weights_bytes: int
     sizes: EngineConfig
     devices: tuple[jax.Device, ...]
-    engine: JaxEngine
+    engine: JaxEngine | LeadingEngine
 
 
-def build(config: ServeConfig, progress: Progress | None = None) -> Built:
-    """Loads the model and makes the only engine; arguments and errors are those of `assemble`."""
-    built = build_all(config, progress)
+def build(config: ServeConfig, progress: Progress | None = None, member: Leader | Follower | None = None) -> Built:
+    """Loads the model and makes the only engine; arguments and errors are those of `build_all`."""
+    built = build_all(config, progress, member)
     if len(built) > 1:
         raise InvalidArgument(f"--slices are of {len(built)} engines, but this takes one")
     return built[0]
 
 
-def build_all(config: ServeConfig, progress: Progress | None = None) -> list[Built]:
-    """Loads the model and makes its engines, in the order of `config.engine_slices`; arguments and errors likewise."""
+def build_all(
+    config: ServeConfig, progress: Progress | None = None, member: Leader | Follower | None = None
+) -> list[Built]:
+    """Loads the model and makes its engines, in the order of `config.engine_slices`.
+
+    Args:
+      config: as for `assemble`, whose errors these are.
+      progress: likewise.
+      member: this process's part in the world that its only engine spans.
+    """
     report = progress or _ignore
     slices = [each for _, each in config.engine_slices if each is not None]
-    all_devices = devices_of_all(slices) if slices else [devices_of(None)]
+    if member is not None:
+        all_devices = [devices_of_world(slices[0], member.config.size)]
+    else:
+        all_devices = devices_of_all(slices) if slices else [devices_of(None)]
     dtype = config.dtype or ("float32" if all_devices[0][0].platform == "cpu" else "bfloat16")
     count = len(all_devices)
     report("load", 0, count, config.model)
     model = registry.load(config.model, dtype=dtype, quantization=config.quantization)
     built = []
     for devices in all_devices:
-        built.append(_build_on(config, model, dtype, devices, count))
+        built.append(_build_on(config, model, dtype, devices, count, member))
         report("load", len(built), count, config.model)
     return built
 
 
 def _build_on(
-    config: ServeConfig, model: LoadedModel, dtype: str, devices: tuple[jax.Device, ...], engines: int
+    config: ServeConfig,
+    model: LoadedModel,
+    dtype: str,
+    devices: tuple[jax.Device, ...],
+    engines: int,
+    member: Leader | Follower | None,
 ) -> Built:
     on_devices = model.build(devices)
     sizes = _engine_config(config, model, dtype, devices, engines)  # when the weights have taken their memory
+    if member is not None:
+        sizes = agreed(member, sizes, on_devices)
     weights_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(on_devices)))
-    return Built(model, weights_bytes, sizes, devices, JaxEngine(on_devices, model.config, sizes))
+    engine = JaxEngine(on_devices, model.config, sizes)
+    shown = LeadingEngine(engine, member) if isinstance(member, Leader) else engine
+    return Built(model, weights_bytes, sizes, devices, shown)
 
 
 def scheduler_config(config: ServeConfig, built: Built, role: Role = "both", index: int = 0) -> SchedulerConfig:
@@ -163,7 +189,8 @@ def assemble(
     report = progress or _ignore
     if config.policy not in POLICIES:
         raise InvalidArgument(f"--policy is {config.policy!r}, but must be one of {', '.join(sorted(POLICIES))}")
-    built = build_all(config, report)
+    leader = None if config.world is None else lead(config)
+    built = build_all(config, report, leader)
     model, sizes = built[0].model, built[0].sizes
     roles = [role for role, _ in config.engine_slices]
     known: dict[MachineKey, CostModel] = {}
@@ -200,7 +227,7 @@ def assemble(
     info = _model_info(model, sizes, default_max_tokens, config.policy)
     places = [*(", ".join(map(str, one.devices)) for one in built), *config.peer_addresses]
     deployed = tuple((unit.role, place) for unit, place in zip(units, places, strict=True))
-    return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, first_costs, deployed)
+    return Assembly(orchestrator, info, model.tokenizer, model.chat_template, sizes, first_costs, deployed, leader)
 
 
 def _peers_of(config: ServeConfig, built: Built, unit: EngineUnit, tls: ClientTls | None) -> Peers:
@@ -271,9 +298,10 @@ def _host_blocks(host_kv_gib: float | None, num_blocks: int, one_block_bytes: in
 def _profile_key(model: LoadedModel, sizes: EngineConfig, devices: tuple[jax.Device, ...]) -> MachineKey:
     name = device_name(devices[0].platform, devices[0].device_kind)
     shape = f"{model.config.num_layers}x{model.config.hidden_size}"
+    processes = "" if jax.process_count() == 1 else f" of {jax.process_count()} processes"
     return MachineKey(
         model=" ".join(filter(None, (model.config.name, shape, model.quantization))),
-        device=name if len(devices) == 1 else f"{len(devices)} x {name}",
+        device=name if len(devices) == 1 else f"{len(devices)} x {name}{processes}",
         dtype=sizes.dtype,
         block_size=sizes.block_size,
         host_memory=sizes.host_memory if sizes.host_blocks else "",

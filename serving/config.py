@@ -9,6 +9,7 @@ from s2l_jax.core.config import PREEMPTION_MODES
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.orchestrator.config import Role
 from serving.slices import Slice
+from serving.world.config import WorldConfig
 
 DEFAULT_MODEL = "smollm2-135m"
 _ROLES: dict[str, Role] = {"prefill": "prefill", "generate": "generate", "both": "both"}
@@ -46,6 +47,7 @@ class ServeConfig:
       role: what this process's only engine does, if others are engines in other processes.
       peers: `HOST:PORT` of these, with commas between; None with a role waits for an orchestrator instead of being one.
       send_ahead: KV leaves for the engine that will generate while the context is still being computed.
+      world: the processes that this one's only engine consists of; None is this one alone.
       max_model_len: tokens of prompt and output together; None takes the model's own limit.
       kv_blocks: KV blocks in each engine's pool; None takes a share of the memory.
       block_size: tokens a block holds.
@@ -74,6 +76,7 @@ class ServeConfig:
     generate_slices: str | None = None
     role: str | None = None
     peers: str | None = None
+    world: WorldConfig | None = None
     send_ahead: bool = True
     max_model_len: int | None = None
     kv_blocks: int | None = None
@@ -154,6 +157,14 @@ class ServeConfig:
         if self.slices is not None and self.prefill_slices is not None:
             raise InvalidArgument("--slices is for engines that do all: leave it out beside --prefill-slices")
         _ = self.engine_slices
+        if self.world is not None:
+            self._check_world(self.world)
+
+    def _check_world(self, world: WorldConfig) -> None:
+        if self.prefill_slices is not None or self.slices is None or len(self.engine_slices) > 1:
+            raise InvalidArgument("--world-size is of one engine: give --slices with all of its devices, one slice")
+        if self.peers is not None and world.rank > 0:
+            raise InvalidArgument("--peers are rank 0's: leave them out on the others")
 
     def _check_pool(self, kv_blocks: int, max_model_len: int) -> None:
         pool_tokens = kv_blocks * self.block_size

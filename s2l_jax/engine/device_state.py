@@ -39,7 +39,7 @@ class DeviceState:
     def __init__(self, code: DeviceCode, placement: Placement, model_config: ModelConfig, config: EngineConfig) -> None:
         self.code = code
         self.placement = placement
-        self._whole = placement.whole  # made once: every step needs it
+        self._whole, self._put = placement.whole, placement.putter()  # made once: every step needs them
         self.executables: Mapping[str, Compiled] = {}
         self.mask_words = -(-model_config.vocab_size // _WORD_BITS)
         self._no_masks: dict[int, Array] = {}
@@ -53,7 +53,7 @@ class DeviceState:
     def forward(self, shape: ForwardShape, packed: np.ndarray) -> Array:
         """Runs chunks, as `pack_chunks` lays them out; what it returns is ready when they have run."""
         embed, layers, finish = (self.executables[shape.name(part)] for part in FORWARD_PARTS)
-        on_device = jax.device_put(packed, self._whole)
+        on_device = self._put(packed)
         x, rope = embed(self.code.ends, self.last_tokens, on_device)
         for index, group in enumerate(self.code.groups):
             x, self.pages[index] = layers(group, self.pages[index], x, rope, on_device)
@@ -90,7 +90,7 @@ class DeviceState:
         groups of layers share theirs, so one group is enough.
         """
         embed, layers, finish = (self.executables[forward.name(part)] for part in FORWARD_PARTS)
-        on_device = jax.device_put(packed, self._whole)
+        on_device = self._put(packed)
         x, rope = embed(self.code.ends, self.last_tokens, on_device)
         x, self.pages[0] = layers(self.code.groups[0], self.pages[0], x, rope, on_device)
         self.last_hidden, _ = finish(self.code.ends, self.last_hidden, x, on_device)
@@ -116,7 +116,7 @@ class DeviceState:
         return self._no_masks[rows]
 
     def _indices(self, blocks: Sequence[int]) -> Array:
-        return jax.device_put(np.asarray(blocks, np.int32), self._whole)
+        return self._put(np.asarray(blocks, np.int32))
 
     def _allocate(self) -> None:
         config, model, whole = self._config, self._model_config, self._whole

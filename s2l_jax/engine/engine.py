@@ -38,6 +38,7 @@ from s2l_jax.engine.protocol import MAX_OUTSTANDING, Progress
 from s2l_jax.engine.sample_packing import group_samples, pack_history, pack_masks, pack_samples
 from s2l_jax.engine.step import Step, are_ready, members
 from s2l_jax.models.config import ModelConfig
+from s2l_jax.transport.protocol import Pages
 
 
 class JaxEngine:
@@ -67,12 +68,17 @@ class JaxEngine:
         placement = Placement.of(jax.tree.leaves(nnx.state(model))[0])
         code = DeviceCode(model, layers_per_call(model_config.num_layers), placement.mesh)
         self._state = DeviceState(code, placement, model_config, config)
-        self._contents = placement.contents()
         self._memory = self._host_memory()
         self._host = HostPool(self._memory, config.host_blocks)
         self._steps: deque[Step] = deque()
         self._last_ready_s = 0.0
         self._owner: threading.Thread | None = None
+
+    @property
+    def page_shape(self) -> tuple[int, ...]:
+        """Of a page outside the pool: `[layers, kv_heads, block_size, kv_dim]`."""
+        layers = [pages for group in self._state.pages for pages in group]
+        return len(layers), *layers[0].shape[1:]
 
     def warmup(self, progress: Progress | None = None) -> None:
         """Loads or compiles every executable; see `Engine.warmup`."""
@@ -132,11 +138,11 @@ class JaxEngine:
         self._check_inside(blocks)
         return self._state.gather(blocks)
 
-    def place(self, pages: Contents) -> Contents:
+    def place(self, pages: Pages) -> Contents:
         """See `PageAccess.place`. Engines split over different numbers of devices see contents of the same shape."""
         if self._memory.split_contents and len(pages) == 1:  # they come from elsewhere
             pages = tuple(pages[0][at : at + 1] for at in range(len(pages[0])))
-        return jax.block_until_ready(jax.device_put(pages, self._contents))
+        return jax.block_until_ready(self._state.placement.put_contents(pages))
 
     def scatter(self, blocks: Sequence[int], pages: Contents) -> None:
         """See `PageAccess.scatter`."""
@@ -261,8 +267,7 @@ class JaxEngine:
         slots, placement = self.config.host_blocks, self._state.placement
         if self.config.host_memory == "pinned_host":
             return PinnedMemory(slots, placement.contents("pinned_host"), placement.contents())
-        layers = [pages for group in self._state.pages for pages in group]
-        return NumpyMemory(slots, (len(layers), *layers[0].shape[1:]), layers[0].dtype, placement.contents())
+        return NumpyMemory(slots, self.page_shape, self.config.dtype, placement.contents())
 
     def _lowering(self) -> Lowering:
         return Lowering(self._state, self._buckets, split_contents=self._memory.split_contents)

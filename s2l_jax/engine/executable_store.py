@@ -140,6 +140,7 @@ def environment_fingerprint(devices: Sequence[jax.Device]) -> str:
         device.device_kind,
         device.client.platform_version,
         tuple(each.id for each in devices),
+        (jax.process_index(), jax.process_count()),
         _cpu_facts(),
         # XLA reads this by itself, so no configuration of ours knows what it says.
         os.environ.get("XLA_FLAGS"),

@@ -1,4 +1,8 @@
-"""Host pages in one NumPy array: works with every backend, and moves through ordinary memory."""
+"""Host pages in arrays of NumPy: works with every backend, and moves through ordinary memory.
+
+Each device's part of the pages has an array of its own. Of an engine of several processes, each has the parts of its
+own devices.
+"""
 
 from collections.abc import Sequence
 
@@ -15,7 +19,7 @@ class NumpyMemory:
 
     Args:
       slots: pages it holds.
-      page_shape: `[layers, kv_heads, block_size, kv_dim]`.
+      page_shape: `[layers, kv_heads, block_size, kv_dim]`, of whole pages.
       dtype: of the pages.
       on_device: where pages are read to.
     """
@@ -23,15 +27,21 @@ class NumpyMemory:
     split_contents = False
 
     def __init__(self, slots: int, page_shape: tuple[int, ...], dtype: DTypeLike, on_device: Sharding) -> None:
-        self._pages = np.empty((slots, *page_shape), dtype)
+        part_shape = on_device.shard_shape((1, *page_shape))[1:]
+        self._parts = {device: np.empty((slots, *part_shape), dtype) for device in on_device.addressable_devices}
+        self._page_shape = page_shape
         self._on_device = on_device
 
     def write(self, slots: Sequence[int], contents: Contents) -> None:
         """See `HostMemory.write`."""
         (pages,) = contents
-        for slot, page in zip(slots, np.asarray(pages), strict=True):
-            self._pages[slot] = page
+        for shard in pages.addressable_shards:
+            part = self._parts[shard.device]
+            for slot, page in zip(slots, np.asarray(shard.data), strict=True):
+                part[slot] = page
 
     def read(self, slots: Sequence[int]) -> Contents:
         """See `HostMemory.read`. Transfers may share memory with their source or run late, so they get a copy."""
-        return (jax.device_put(self._pages.take(slots, axis=0), self._on_device),)
+        parts = [jax.device_put(part.take(slots, axis=0), device) for device, part in self._parts.items()]
+        shape = (len(slots), *self._page_shape)
+        return (jax.make_array_from_single_device_arrays(shape, self._on_device, parts),)

@@ -47,7 +47,8 @@ def blocks_that_fit(
     """
     on_cpu = devices[0].platform == "cpu"
     share = memory_share or (_CPU_MEMORY_SHARE if on_cpu else _ACCELERATOR_MEMORY_SHARE)
-    memory_bytes = host_bytes() // engines if on_cpu else len(devices) * min(map(_free_device_bytes, devices))
+    here = [device for device in devices if device.process_index == jax.process_index()]
+    memory_bytes = host_bytes() // engines if on_cpu else len(devices) * min(map(_free_device_bytes, here))
     one_block_bytes = block_bytes(model, block_size, dtype)
     fit = _cut(int(memory_bytes * share) // one_block_bytes)
     per_sequence = -(-max_model_len // block_size)

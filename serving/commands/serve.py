@@ -12,6 +12,7 @@ from serving.commands.joining import Joining, joining_options
 from serving.commands.protection import Protection, protection_options
 from serving.commands.ready_file import write_ready_file
 from serving.commands.watch_options import take_watch_config, watch_options
+from serving.commands.world_options import take_world_config, world_options
 from serving.config import DEFAULT_MODEL, DTYPES, QUANTIZATIONS, ServeConfig, default_cache_dir
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _DEFAULTS = ServeConfig(cache_dir=None)
     show_default=True,
     help="Whether KV leaves for the engine that will generate while the context is still being computed.",
 )
+@world_options
 @click.option("--max-model-len", type=int, help="Tokens of prompt and output together.  [default: the model's limit]")
 @click.option("--kv-blocks", type=int, help="KV blocks in the pool.  [default: a share of the memory]")
 @click.option("--block-size", default=_DEFAULTS.block_size, show_default=True, help="Tokens a block holds.")
@@ -104,7 +106,8 @@ def serve(
     if cache_dir is not None:
         options |= {"cache_dir": cache_dir, "profile_dir": cache_dir / "profiles"}
     watching = take_watch_config(options)
-    config = ServeConfig(**options)
+    world = take_world_config(options)
+    config = ServeConfig(world=world, **options)
     from serving.assembly import assemble
     from serving.commands.progress import progress_bars
     from serving.grpc.jetstream import JetStreamConfig
@@ -114,6 +117,9 @@ def serve(
     from serving.runner import run
     from serving.watch.start import Startup, watched
 
+    if config.world is not None and config.world.rank > 0:
+        _follow(config, ready_file, quiet=quiet)
+        return
     if config.role is not None and config.peers is None:
         _serve_engine(config, host, port, protection, ready_file, quiet=quiet)
         return
@@ -148,7 +154,28 @@ def serve(
         startup,
         joining,
     )
-    run(serving)
+    if assembly.leader is None:
+        run(serving)
+        return
+    from serving.world.serving_leader import draining_when_lost
+
+    with draining_when_lost(assembly.leader, assembly.orchestrator, drain_timeout_s):
+        run(serving)
+
+
+def _follow(config: ServeConfig, ready_file: Path | None, *, quiet: bool) -> None:
+    """One of the processes of an engine whose server is elsewhere."""
+    from serving.commands.progress import progress_bars
+    from serving.world.run import run_follower
+
+    def on_warm() -> None:
+        assert config.world is not None
+        click.echo(f"rank {config.world.rank} of {config.world.size} follows {config.world.address}")
+        if ready_file is not None:
+            write_ready_file(ready_file, config.world.host, config.world.port, None)
+
+    with progress_bars(quiet=quiet) as progress:
+        run_follower(config, progress, on_warm)
 
 
 def _serve_engine(

@@ -9,6 +9,7 @@ from serving.remote.host import EngineHost
 from serving.remote.peers import description_of
 from serving.remote.server import EngineServer, serve_until_signal
 from serving.tls import ServerTls
+from serving.world.start import lead
 
 
 def run_engine(
@@ -26,7 +27,7 @@ def run_engine(
     Raises:
       InvalidArgument: model, limits and machine do not go together, or the address cannot be bound.
     """
-    built = build(config, progress)
+    built = build(config, progress, None if config.world is None else lead(config))
     built.engine.warmup(lambda done, total, name: progress("compile", done, total, name))
     model, sizes = built.model.config, built.sizes
     page_shape = (model.num_layers, model.num_kv_heads, sizes.block_size, 2 * model.head_dim)

@@ -78,7 +78,7 @@ def test_bytes_of_a_block() -> None:
 
 def device_with(free_bytes: int) -> jax.Device:
     stats = {"bytes_limit": free_bytes + 500, "bytes_in_use": 500}
-    return cast(jax.Device, SimpleNamespace(platform="gpu", memory_stats=lambda: stats))
+    return cast(jax.Device, SimpleNamespace(platform="gpu", process_index=0, memory_stats=lambda: stats))
 
 
 def fitting_blocks(*free_bytes: int, **changed: Any) -> int:
@@ -97,7 +97,7 @@ def test_blocks_fill_the_share_but_never_exceed_what_sessions_can_use() -> None:
 
 
 def test_a_device_that_does_not_tell_its_memory() -> None:
-    device = cast(jax.Device, SimpleNamespace(platform="tpu", memory_stats=lambda: None))
+    device = cast(jax.Device, SimpleNamespace(platform="tpu", process_index=0, memory_stats=lambda: None))
     with pytest.raises(InvalidArgument, match="num_blocks"):
         blocks_that_fit(MODEL, block_size=16, dtype="float32", max_sessions=1, max_model_len=64, devices=[device])
 
