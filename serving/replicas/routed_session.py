@@ -47,7 +47,7 @@ class Ask:
     def needs_own_output(self) -> bool:
         """True if the next token depends on which of those before it are output."""
         params = self.params
-        return bool(params.presence_penalty or params.frequency_penalty)
+        return bool(params.presence_penalty or params.frequency_penalty or params.constraint is not None)
 
 
 class RoutedSession:

@@ -14,11 +14,7 @@ from tests.serving.deploy.command_lines import DEPLOY, REPOSITORY, parse
 SETUP = DEPLOY / "vm" / "setup.sh"
 UNIT = DEPLOY / "vm" / "s2l.service"
 SBATCH = DEPLOY / "slurm" / "s2l.sbatch"
-SCRIPTS = (
-    SETUP,
-    SBATCH,
-    *(REPOSITORY / "tools" / name for name in ("fetch_helm.sh", "image_requirements.sh", "render_manifests.sh")),
-)
+SCRIPTS = (SETUP, SBATCH, *sorted((REPOSITORY / "tools").glob("*.sh")))
 CLOSING_S = 15  # what the servers take to close after a drain
 
 # Makes environments whose pip does nothing and whose s2l says what it was given.
@@ -58,7 +54,7 @@ def _run(script: Path, *args: str, expected: int = 0, **environment: str | Path)
 def test_shellcheck_finds_nothing(script: Path) -> None:
     shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which("shellcheck")
     assert shellcheck is not None, "it is in the extra `dev`"
-    found = subprocess.run([shellcheck, str(script)], capture_output=True, text=True, check=False)
+    found = subprocess.run([shellcheck, str(script)], capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert found.returncode == 0, found.stdout
 
 
