@@ -1,12 +1,10 @@
 """Decodes: sessions that run one token each in a step, the one they sampled last. What most steps consist of."""
 
-from typing import Any
-
 import numpy as np
 
 from s2l_jax.core.blocks import BlockPool
 from s2l_jax.core.draft import Draft
-from s2l_jax.core.plan import LAST_SAMPLED, Chunk, Sample
+from s2l_jax.core.plan import LAST_SAMPLED
 from s2l_jax.core.queues import Queues
 from s2l_jax.core.session import Session
 
@@ -17,11 +15,9 @@ _LAST.flags.writeable = False
 def decode(sessions: list[Session], draft: Draft, queues: Queues, pool: BlockPool) -> None:
     """Runs and samples a token of each session; there are blocks for all of them.
 
-    This runs most often, so it does by hand, in one loop, what `Draft.compute` and `Draft.sample` do. Named tuples are
-    made without their own constructors, which takes half the time.
+    This runs most often, so it does by hand, in one loop, what `Draft.compute` and `Draft.sample` do.
     """
     step_id, contexts = draft.step_id, 0
-    new: Any = tuple.__new__
     add_chunk, add_sample = draft.singles.append, draft.samples.append
     for session in sessions:
         start = session.computed
@@ -35,8 +31,8 @@ def decode(sessions: list[Session], draft: Draft, queues: Queues, pool: BlockPoo
             tokens = session.tokens.view[start:end]
             session.knows_last = True
         history = session.tokens.view[:end] if session.has_penalties else None
-        add_chunk(new(Chunk, (name, slot, start, tokens, session.blocks.view)))
-        add_sample(new(Sample, (name, slot, session.params, session.seed, end, history, session.prompt_tokens, None)))
+        add_chunk((name, slot, start, tokens, session.blocks.view))
+        add_sample((name, slot, session.params, session.seed, end, history, session.prompt_tokens, None))
         if start < session.lost:
             session.recomputed += 1
         else:

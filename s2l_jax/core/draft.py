@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from s2l_jax.core.admission import Admission
 from s2l_jax.core.costs import StepShape
 from s2l_jax.core.plan import Chunk, HostCopy, PageCopy, Sample, StepPlan
+from s2l_jax.core.records import Plain, Records
 from s2l_jax.core.session import Session
 
 _new: Any = tuple.__new__  # makes a named tuple in half the time of its own constructor
@@ -39,9 +40,9 @@ class Draft:
       budget_s: how long that may take.
       room: how many more sessions the batch takes.
       spare_blocks: what incomplete sessions may still take.
-      singles: chunks of one token.
-      chunks: longer ones.
-      samples: what is sampled.
+      singles: fields of chunks of one token.
+      chunks: of longer ones.
+      samples: of what is sampled.
       saves: pages to copy to the host.
       loads: pages to copy from there.
       copies: pages to copy within the device.
@@ -77,9 +78,9 @@ class Draft:
         self.budget_s = admission.budget_s
         self.room = admission.room
         self.spare_blocks = admission.spare_blocks
-        self.singles: list[Chunk] = []
-        self.chunks: list[Chunk] = []
-        self.samples: list[Sample] = []
+        self.singles: list[Plain] = []
+        self.chunks: list[Plain] = []
+        self.samples: list[Plain] = []
         self.saves: list[HostCopy] = []
         self.loads: list[HostCopy] = []
         self.copies: list[PageCopy] = []
@@ -98,7 +99,7 @@ class Draft:
         """Runs the next `tokens` tokens of a prompt, which has blocks for them; they take so many seconds."""
         start = session.advance(tokens)
         view = session.tokens.view[start : start + tokens]
-        chunk = _new(Chunk, (session.id, session.slot, start, view, session.blocks.view))
+        chunk = (session.id, session.slot, start, view, session.blocks.view)
         if tokens == 1:
             self.singles.append(chunk)
             self.contexts += start
@@ -121,8 +122,7 @@ class Draft:
         position = session.length
         history = session.tokens.view[:position] if session.has_penalties else None
         prompt = session.prompt_tokens
-        sample = (session.id, session.slot, session.params, session.seed, position, history, prompt, None)
-        self.samples.append(_new(Sample, sample))
+        self.samples.append((session.id, session.slot, session.params, session.seed, position, history, prompt, None))
         self.sampling.append(session)
         session.pending += 1
         session.knows_last = True
@@ -130,6 +130,6 @@ class Draft:
     def flight(self) -> Flight:
         """The finished step."""
         copies = tuple(self.saves), tuple(self.loads), tuple(self.copies)
-        chunks = (*self.singles, *self.chunks)
-        plan = _new(StepPlan, (self.step_id, chunks, tuple(self.samples), *copies, self.shape))
+        chunks, samples = Records(Chunk, self.singles + self.chunks), Records(Sample, self.samples)
+        plan = _new(StepPlan, (self.step_id, chunks, samples, *copies, self.shape))
         return _new(Flight, (plan, self.sessions, self.sampling))

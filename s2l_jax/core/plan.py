@@ -1,5 +1,6 @@
 """What one engine step must do, and what came of it: the contract between scheduler and engine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from s2l_jax.core.costs import NO_WORK, StepShape
 from s2l_jax.core.ids import BlockId, HostSlot, SessionId, SlotId
 from s2l_jax.core.params import SamplingParams
+from s2l_jax.core.records import fields_of
 
 LAST_SAMPLED = -1
 """In `Chunk.tokens`: the token that this session sampled last, which the host may not know yet."""
@@ -115,8 +117,8 @@ class StepPlan(NamedTuple):
     """
 
     step_id: int
-    chunks: tuple[Chunk, ...]
-    samples: tuple[Sample, ...]
+    chunks: Sequence[Chunk]
+    samples: Sequence[Sample]
     saves: tuple[HostCopy, ...] = ()
     loads: tuple[HostCopy, ...] = ()
     copies: tuple[PageCopy, ...] = ()
@@ -125,7 +127,7 @@ class StepPlan(NamedTuple):
     @property
     def tokens(self) -> int:
         """Tokens that run through the model in this step."""
-        return sum(len(chunk.tokens) for chunk in self.chunks)
+        return sum(len(tokens) for _, _, _, tokens, _ in fields_of(self.chunks))
 
 
 class SampledToken(NamedTuple):

@@ -21,6 +21,7 @@ from jaxtyping import Array
 
 from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgument, S2LError
 from s2l_jax.core.plan import Chunk, HostCopy, Sample, StepPlan, StepResult
+from s2l_jax.core.records import fields_of
 from s2l_jax.engine.buckets import COPIED_PAGES, Buckets, ForwardShape, SampleShape, copy_runs, layers_per_call
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.device_code import Contents, DeviceCode, Model
@@ -228,7 +229,7 @@ class JaxEngine:
             )
 
     def _forward_input(self, chunks: Sequence[Chunk]) -> tuple[ForwardShape, np.ndarray]:
-        tokens = sum(len(chunk.tokens) for chunk in chunks)
+        tokens = sum(len(content) for _, _, _, content, _ in fields_of(chunks))
         if tokens > self.config.token_budget:
             raise InternalError(f"a step of {tokens} tokens exceeds the token budget of {self.config.token_budget}")
         shape = self._buckets.forward(tokens)

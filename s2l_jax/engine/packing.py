@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 
 from s2l_jax.core.errors import InternalError
 from s2l_jax.core.plan import LAST_SAMPLED, Chunk
+from s2l_jax.core.records import fields_of
 from s2l_jax.engine.buckets import ForwardShape
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.models.batch import RaggedBatch
@@ -63,13 +64,14 @@ def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConf
     )
     tables = tables.reshape(shape.sequences, shape.blocks)
     seqs = len(chunks)
-    lens = np.fromiter((len(chunk.tokens) for chunk in chunks), np.int32, seqs)
-    starts = np.fromiter((chunk.start for chunk in chunks), np.int32, seqs)
+    _, rows, first, content, held = zip(*fields_of(chunks), strict=True)
+    lens = np.fromiter(map(len, content), np.int32, seqs)
+    starts = np.array(first, np.int32)
     _check(chunks, lens, starts, shape, config)
     total = int(lens.sum())
-    np.concatenate([chunk.tokens for chunk in chunks], out=tokens[:total])
-    for row, chunk in zip(tables, chunks, strict=False):
-        row[: len(chunk.block_table)] = chunk.block_table
+    np.concatenate(content, out=tokens[:total])
+    for row, table in zip(tables, held, strict=False):
+        row[: len(table)] = table
     np.cumsum(lens, out=cu_q_lens[1 : seqs + 1])
     cu_q_lens[seqs + 1 :] = total
     kv_lens[:seqs] = starts + lens
@@ -78,7 +80,7 @@ def pack_chunks(chunks: Sequence[Chunk], shape: ForwardShape, config: EngineConf
     page, offset = np.divmod(positions[:total], config.block_size)
     slots[:total] = tables[sequence, page] * config.block_size + offset
     slots[total:] = config.num_blocks * config.block_size
-    session_slots[:seqs] = [chunk.slot for chunk in chunks]
+    session_slots[:seqs] = rows
     session_slots[seqs:] = config.max_sessions
     _point_to_sampled(tokens[:total], cu_q_lens[1 : seqs + 1] - 1, session_slots[:seqs])
     longer = np.flatnonzero(lens > 1)
@@ -142,14 +144,14 @@ def _check(
             f"a step of {lens.sum()} tokens in {len(chunks)} chunks (shortest {lens.min()}) does not fit "
             f"{shape.tokens} tokens and {shape.sequences} sequences"
         )
-    for chunk, end in zip(chunks, (starts + lens).tolist(), strict=True):
-        held = len(chunk.block_table)
+    for (name, slot, _, _, table), end in zip(fields_of(chunks), (starts + lens).tolist(), strict=True):
+        held = len(table)
         if not -(-end // config.block_size) <= held <= shape.blocks:
             raise InternalError(
-                f"session {chunk.session_id}: {end} tokens and a table of {held} blocks of {config.block_size} do not "
+                f"session {name}: {end} tokens and a table of {held} blocks of {config.block_size} do not "
                 f"fit each other or the limit of {shape.blocks} blocks"
             )
-        if not 0 <= chunk.slot < config.max_sessions:
-            raise InternalError(f"session {chunk.session_id}: slot {chunk.slot} is outside 0..{config.max_sessions}")
-        if not 0 <= chunk.block_table.min() <= chunk.block_table.max() < config.num_blocks:
-            raise InternalError(f"session {chunk.session_id}: a block is outside the pool of {config.num_blocks}")
+        if not 0 <= slot < config.max_sessions:
+            raise InternalError(f"session {name}: slot {slot} is outside 0..{config.max_sessions}")
+        if not 0 <= table.min() <= table.max() < config.num_blocks:
+            raise InternalError(f"session {name}: a block is outside the pool of {config.num_blocks}")

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 
 from s2l_jax.core.errors import InternalError
 from s2l_jax.core.plan import Sample, SampledToken
+from s2l_jax.core.records import fields_of
 from s2l_jax.engine.buckets import Buckets, SampleShape, Variant
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.sampling import Sampled, SampleRows
@@ -56,7 +57,7 @@ class SampleGroup(NamedTuple):
 
 def group_samples(samples: Sequence[Sample], buckets: Buckets) -> Iterator[SampleGroup]:
     """Splits samples so that those with penalties, which need a history, run by themselves."""
-    plain = [index for index, sample in enumerate(samples) if not sample.params.has_penalties]
+    plain = [index for index, (_, _, params, *_) in enumerate(fields_of(samples)) if not params.has_penalties]
     if plain:
         simple = all(_is_simple(samples[i]) for i in plain)
         yield SampleGroup(buckets.sample(len(plain), Variant.GREEDY if simple else Variant.FULL), plain)

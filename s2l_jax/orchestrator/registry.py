@@ -21,6 +21,7 @@ from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Ack, Output, SessionStats
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import StepPlan, StepResult
+from s2l_jax.core.records import fields_of
 from s2l_jax.core.session import SessionState
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.context import Edit
@@ -221,11 +222,11 @@ class Registry:
     def constrained(self, member: Member, plan: StepPlan) -> list[Constrained]:
         """Samples of a member's plan that need a mask."""
         found = []
-        for index, sample in enumerate(plan.samples):
-            if sample.params.constraint is not None:
-                tokens = member.scheduler.session(sample.session_id).tokens.view
-                session = self._sessions[sample.session_id]
-                found.append(Constrained(index, session, tokens[sample.prompt_tokens :]))
+        for index, (session_id, _, params, *_) in enumerate(fields_of(plan.samples)):
+            if params.constraint is not None:
+                state = member.scheduler.session(session_id)
+                output = state.tokens.view[state.prompt_tokens :]
+                found.append(Constrained(index, self._sessions[session_id], output))
         return found
 
     def commit(self, member: Member, result: StepResult, now_s: float) -> list[tuple[OpenSession, Output]]:
@@ -243,8 +244,8 @@ class Registry:
             if member.role == "prefill" and member.scheduler.session(session.id).state is SessionState.HANDOFF:
                 self.fleet.transfers.waiting.append(session)
         if member.role == "prefill":
-            for chunk in result.plan.chunks:
-                found = self._sessions.get(chunk.session_id)
+            for session_id, *_ in fields_of(result.plan.chunks):
+                found = self._sessions.get(session_id)
                 if found is not None and found.member is member:
                     self.fleet.send_ahead(found)
         self.counters.steps += 1
@@ -255,8 +256,8 @@ class Registry:
     def progress(self, member: Member, plan: StepPlan, now_s: float) -> list[tuple[OpenSession, ProgressEvent]]:
         """Progress worth reporting after a step: of sessions that computed context and have no output yet."""
         events = []
-        for chunk in plan.chunks:
-            session = self._sessions.get(chunk.session_id)
+        for session_id, *_ in fields_of(plan.chunks):
+            session = self._sessions.get(session_id)
             if session is None or session.member is not member:
                 continue
             if now_s - session.progress_s < self._config.progress_interval_s:

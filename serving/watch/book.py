@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from s2l_jax.core.errors import S2LError
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.plan import StepPlan, StepResult
+from s2l_jax.core.records import fields_of
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
 from s2l_jax.orchestrator.observer import Op, Opening
 from serving.metrics.meters import Meters
@@ -83,15 +84,15 @@ class Book:
         """Notes whom a step serves."""
         step = _Step(plan, now_s, [], [], 0)
         with self.lock:
-            for chunk in plan.chunks:
-                record = self.open.get(chunk.session_id)
+            for session_id, _, start, tokens, _ in fields_of(plan.chunks):
+                record = self.open.get(session_id)
                 if record is None:
                     continue
                 record.in_flight += 1
                 record.note_engine(engine, now_s)
-                again = record.note_computed(chunk.start, chunk.start + len(chunk.tokens))
+                again = record.note_computed(start, start + len(tokens))
                 if record.first_token_s is None:
-                    step.prefills.append((record, len(chunk.tokens)))
+                    step.prefills.append((record, len(tokens)))
                     record.recomputed_tokens += again
                     if record.prefill_start_s is None:
                         record.prefill_start_s = now_s
@@ -102,10 +103,10 @@ class Book:
                 step.again += again
                 if record.service_s is None:
                     self._serve(record, now_s)
-            chunked = {chunk.session_id for chunk in plan.chunks}
-            for sample in plan.samples:
-                record = self.open.get(sample.session_id)
-                if record is not None and sample.session_id not in chunked:
+            chunked = {session_id for session_id, *_ in fields_of(plan.chunks)}
+            for session_id, *_ in fields_of(plan.samples):
+                record = self.open.get(session_id)
+                if record is not None and session_id not in chunked:
                     record.in_flight += 1
                     record.note_engine(engine, now_s)
                     step.others.append(record)
