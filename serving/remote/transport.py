@@ -6,7 +6,8 @@ from s2l_jax.transport.in_process import InProcessTransport
 from s2l_jax.transport.protocol import Pages, Place, Ticket
 from serving.remote.engine import RemotePages
 
-_THREADS = 4
+_THREADS = 64
+"""More than one engine's runs under way (`PAGES_UNDER_WAY`), so that some are left for the others' pages."""
 
 
 class GrpcTransport(InProcessTransport):

@@ -190,7 +190,8 @@ def kill_each(victim: str, stages: Sequence[tuple[str, Stage]], sizes: Sizes, fo
                 f"{'right' if is_right else 'WRONG'} tokens, longest gap {one.longest_gap_s:.2f} s "
                 f"({before.longest_gap_s:.2f} s), at work {joined_s:.1f} s after it was ready"
             )
-            verdict.case(f"{victim} killed, {name}", text, is_right and not d.tracebacks())
+            defects = d.tracebacks()
+            verdict.case(f"{victim} killed, {name}", "; ".join([text, *defects]), is_right and not defects)
 
 
 def kill_orchestrator(sizes: Sizes, folder: Path, verdict: Verdict) -> None:
@@ -219,7 +220,8 @@ def kill_orchestrator(sizes: Sizes, folder: Path, verdict: Verdict) -> None:
         text = (
             f"{status} after {heard_s:.2f} s; the engine serves the next one, {'right' if is_good else 'WRONG'} tokens"
         )
-        verdict.case("orchestrator killed, mid-decode", text, is_good and not d.tracebacks())
+        defects = d.tracebacks()
+        verdict.case("orchestrator killed, mid-decode", "; ".join([text, *defects]), is_good and not defects)
 
 
 def main() -> None:

@@ -159,7 +159,7 @@ class Deployment:
         for process in (self.server, *self.engines):
             lines = [line for line in process.log.read_text(errors="replace").splitlines() if line.strip()]
             for before, line in pairwise(["", *lines]):
-                if line.startswith(_BREAKDOWNS) and not before.startswith(_FORESEEN):
+                if line.startswith(_BREAKDOWNS) and not any(mark in before for mark in _FORESEEN):
                     found.append(f"{process.name}: {before[-200:]}: {line}")
         return found
 

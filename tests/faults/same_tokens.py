@@ -55,8 +55,9 @@ def compare(
             stats = client.stats()
             evictions = sum(stats.preemptions[name] for name in ("swap", "recompute", "drop"))
             text = f"{len(tasks)} sessions, {len(wrong)} differ; {evictions} evictions, {stats.steps} steps"
-            is_good = not wrong and evictions > 0 and not d.tracebacks()
-            verdict.case(f"little memory for {' and '.join(sides)}", text, is_good)
+            defects = d.tracebacks()
+            is_good = not wrong and evictions > 0 and not defects
+            verdict.case(f"little memory for {' and '.join(sides)}", "; ".join([text, *defects]), is_good)
 
 
 def main() -> None:

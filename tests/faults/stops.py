@@ -7,17 +7,40 @@ remembers when it goes on.
 import argparse
 import signal
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.outage import outages
-from tests.faults.processes import Deployment, Sizes
+from tests.faults.load import Load, known_answers, make_scripts
+from tests.faults.outage import CLIENTS, outages
+from tests.faults.processes import Deployment, Sizes, deployment
 from tests.faults.verdict import Verdict
 
 
 def stop_and_go(d: Deployment) -> tuple[Callable[[], None], Callable[[], None]]:
     engine = d.engines[0]
     return lambda: engine.send(signal.SIGSTOP), lambda: engine.send(signal.SIGCONT)
+
+
+def stop_server(sizes: Sizes, folder: Path, verdict: Verdict, duration_s: float, seed: int) -> None:
+    """Stops the server itself, with an engine in it: what the others do meanwhile counts for nothing."""
+    scripts = make_scripts(16, seed)
+    answers = known_answers(sizes, scripts, folder)
+    with deployment("prefill", ["generate"], sizes, folder=folder) as d:
+        load = Load(d.target, scripts, answers)
+        load.start(CLIENTS)
+        time.sleep(1.0)
+        d.server.send(signal.SIGSTOP)
+        time.sleep(duration_s)
+        d.server.send(signal.SIGCONT)
+        joined_s = d.wait_joined()
+        time.sleep(0.5)
+        load.stop()
+        d.wait_empty()
+        outcomes = ", ".join(f"{count} {name}" for name, count in sorted(load.outcomes.items()))
+        text = f"all at work {joined_s:.1f} s after the end; longest gap {load.longest_gap_s:.2f} s; {outcomes}"
+        defects = [*load.defects, *d.tracebacks()]
+        verdict.case(f"server stopped for {duration_s:g} s", "; ".join([text, *defects[:3]]), not defects)
 
 
 def main() -> None:
@@ -28,9 +51,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     sizes = Sizes(None if options.model == "fake" else options.model)
-    verdict = Verdict(2 * len(options.seconds))
+    verdict = Verdict(3 * len(options.seconds))
     with tempfile.TemporaryDirectory(prefix="s2l-faults-") as name:
         outages(verdict, "stopped", sizes, Path(name), options.seconds, stop_and_go, seed=options.seed)
+        for duration_s in options.seconds:
+            stop_server(sizes, Path(name), verdict, duration_s, options.seed)
     verdict.end()
 
 

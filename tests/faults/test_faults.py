@@ -47,6 +47,12 @@ def test_cuts(tmp_path: Path) -> None:
     assert not verdict.failed
 
 
+def test_a_server_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    verdict = Verdict(1)
+    stops.stop_server(FAKE, tmp_path, verdict, 1.5, 0)
+    assert not verdict.failed
+
+
 @pytest.mark.skipif(NO_NAMESPACES is not None, reason=str(NO_NAMESPACES))
 def test_cuts_between_namespaces(tmp_path: Path) -> None:
     verdict = Verdict(1)

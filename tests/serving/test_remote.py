@@ -1,7 +1,11 @@
 """Engines behind a network: the same answers, whatever becomes of the other side."""
 
 import random
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unittest.mock import Mock
 
 import grpc
@@ -165,6 +169,16 @@ def test_an_engine_that_hangs_for_good_ends_its_process(monkeypatch: pytest.Monk
     server.stop()
 
 
+def test_a_process_whose_engine_hangs_ends_with_an_error() -> None:
+    program = (
+        "import threading, types; from serving.remote.server import serve_until_signal; ended = threading.Event(); "
+        "host = types.SimpleNamespace(ended=ended, failure='the engine hangs'); ended.set(); "
+        "serve_until_signal(host, types.SimpleNamespace(port=1), print)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: the engine hangs: this process ends, start it again\n")
+
+
 def test_an_engine_whose_thread_ends_says_so() -> None:
     engine = make_engine()
     host = EngineHost(engine, engine, PAGE_SHAPE, "float32")  # type: ignore[arg-type]
@@ -187,6 +201,25 @@ def test_the_death_of_an_engine_with_nothing_to_do_is_noticed() -> None:
         assert w.ask("alone", params=LONG).ids == w.expected("alone", 30)
         counters = w.orchestrator.stats().counters
         assert (counters.sessions_resumed, counters.handoffs) == (0, 0)  # nobody tried the dead one
+
+
+def test_an_engine_that_takes_no_pages_keeps_nobody_else_waiting() -> None:
+    opened = threading.Event()
+    with remote_world("prefill", ["generate", "generate"]) as (w, servers):
+        host = servers[0]._host
+        put_pages = host.put_pages
+
+        def put_late(*pages: Any) -> None:
+            assert opened.wait(TIMEOUT_S)
+            put_pages(*pages)
+
+        host.put_pages = put_late  # type: ignore[method-assign]
+        texts = [chr(ord("a") + i) * 60 for i in range(12)]
+        sinks = [w.ask(text) for text in texts]
+        wait_until(lambda: sum(sink.ended.is_set() for sink in sinks) >= 6)
+        opened.set()
+        assert [sink.ids for sink in sinks] == [w.expected(text) for text in texts]
+        w.check_empty()
 
 
 def test_pages_that_nobody_takes_are_forgotten() -> None:
