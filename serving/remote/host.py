@@ -55,7 +55,7 @@ class EngineHost:
       dtype: of pages.
 
     Attributes:
-      ended: set when the engine is of no use any more; whoever is to end it may set it as well.
+      ended: set when the engine is of no use any more.
       failure: why it is of no use, None as long as it is.
     """
 

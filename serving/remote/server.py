@@ -22,6 +22,7 @@ from serving.tls import ServerTls
 
 _log = logging.getLogger(__name__)
 _THREADS = 16
+_LOOK_S = 0.2
 _OPTIONS = (*CHANNEL_OPTIONS, ("grpc.http2.min_ping_interval_without_data_ms", 1000), ("grpc.so_reuseport", 0))
 
 
@@ -124,10 +125,13 @@ def serve_until_signal(host: EngineHost, server: EngineServer, on_ready: Callabl
       server: of the host.
       on_ready: given the port, once signals are heeded.
     """
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: host.ended.set())
+        # Not an event: a handler that sets one waits for ever if it comes while the same thread begins to wait for it.
+        signal.signal(number, lambda number, _: received.append(number))
     on_ready(server.port)
-    host.ended.wait()
+    while not received and not host.ended.wait(_LOOK_S):
+        pass
     if host.failure is not None:
         print(f"Error: {host.failure}: this process ends, start it again", file=sys.stderr, flush=True)
         logging.shutdown()
