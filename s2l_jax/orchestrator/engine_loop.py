@@ -80,6 +80,7 @@ class EngineLoop:
         """Starts the thread and waits until the engine is warm.
 
         Raises:
+          EngineGone: the engine is elsewhere, and not there; it may be replaced when it is.
           Unavailable: the engine could not be made ready.
         """
         self._progress = progress
@@ -87,6 +88,8 @@ class EngineLoop:
         self._is_warm.wait()
         with self._registry.lock:
             failure = self._registry.failure or self._member.failure
+            if self._lost is not None and self._registry.failure is None:
+                raise EngineGone(self._lost)
             if failure is not None:
                 raise Unavailable(failure)
 
@@ -291,6 +294,7 @@ class EngineLoop:
 
     def _die(self, error: BaseException) -> None:
         if isinstance(error, EngineGone):
+            self._lost = str(error)
             failure = f"engine {self._member} is lost: {error}"
             _log.error("%s", failure)
         else:

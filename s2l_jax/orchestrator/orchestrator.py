@@ -1,5 +1,6 @@
 """The orchestrator: many clients in front of one engine or several."""
 
+import contextlib
 import logging
 import math
 import time
@@ -12,6 +13,7 @@ from s2l_jax.core.errors import FailedPrecondition, InternalError, InvalidArgume
 from s2l_jax.core.ids import SessionId
 from s2l_jax.core.outcome import Ack
 from s2l_jax.core.params import SamplingParams
+from s2l_jax.engine.errors import EngineGone
 from s2l_jax.engine.protocol import Progress
 from s2l_jax.models.grammar import GrammarCompiler
 from s2l_jax.models.tokenizer import Tokenizer
@@ -87,6 +89,8 @@ class Orchestrator:
     def start(self, progress: Progress | None = None) -> None:
         """Starts the engine threads, one after the other, and waits until all are warm. To be called once.
 
+        Engines in other processes may be missing: they are replaced once they are there.
+
         Args:
           progress: told about each warm-up, on the engine's thread.
 
@@ -94,7 +98,8 @@ class Orchestrator:
           Unavailable: an engine could not be made ready.
         """
         for loop in self._loops:
-            loop.start(progress)
+            with contextlib.suppress(EngineGone):
+                loop.start(progress)
         self._watchdog.start()
 
     def lose(self, index: int, why: str) -> None:
@@ -110,6 +115,7 @@ class Orchestrator:
 
         Raises:
           FailedPrecondition: the old one works, or the server is shutting down.
+          EngineGone: the new one has gone as well.
           Unavailable: the new one could not be made ready.
         """
         registry = self._registry

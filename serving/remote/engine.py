@@ -105,6 +105,8 @@ class RemoteEngine:
 
     def warmup(self, progress: Progress | None = None) -> None:
         """Takes possession of it; see `Engine.warmup`."""
+        if self.gone.is_set():
+            raise EngineGone(self.why_gone)
         replies = self._stub.Run(iter(self._commands.get, None))
         threading.Thread(target=self._read, args=(replies,), name="s2l-remote", daemon=True).start()
         try:
@@ -175,6 +177,9 @@ class RemoteEngine:
 
     def close(self) -> None:
         """Lets go of it. May be called again."""
+        if self._owner == 0:  # nobody reads replies
+            self.why_gone = f"no engine has answered at {self.address} yet"
+            self.gone.set()
         self._commands.put(None)
         self._channel.close()
 

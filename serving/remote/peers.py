@@ -1,15 +1,18 @@
 """Engines in other processes, as members of this process's deployment."""
 
+import itertools
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import CostModel
-from s2l_jax.core.errors import InvalidArgument, S2LError
+from s2l_jax.core.errors import InvalidArgument, S2LError, Unavailable
 from s2l_jax.core.scheduler import Scheduler
 from s2l_jax.engine.config import EngineConfig
+from s2l_jax.engine.errors import EngineGone
 from s2l_jax.models.config import ModelConfig
 from s2l_jax.orchestrator.config import Role
 from s2l_jax.orchestrator.member import EngineUnit
@@ -72,13 +75,13 @@ class Peers:
         self._engines: list[RemoteEngine] = []
 
     def units(self, first: int) -> list[EngineUnit]:
-        """All peers, to be members from index `first` on.
+        """All peers, to be members from index `first` on. One that does not answer yet is lost from the beginning.
 
         Raises:
           InvalidArgument: one has another model, or other pages.
-          Unavailable: one does not answer.
         """
-        found = [self._unit(address, first + number) for number, address in enumerate(self._addresses)]
+        with ThreadPoolExecutor(len(self._addresses)) as pool:
+            found = list(pool.map(self._unit_or_none_yet, self._addresses, itertools.count(first)))
         self._engines = [engine for engine, _ in found]
         return [unit for _, unit in found]
 
@@ -87,6 +90,17 @@ class Peers:
         for index, engine in enumerate(self._engines, first):
             name = f"s2l-peer-{index}"
             threading.Thread(target=self._watch, args=(orchestrator, index, engine), name=name, daemon=True).start()
+
+    def _unit_or_none_yet(self, address: str, index: int) -> tuple[RemoteEngine, EngineUnit]:
+        try:
+            return self._unit(address, index)
+        except Unavailable as error:
+            _log.warning("%s: this server begins without it", error)
+            engine = RemoteEngine(address, self._tls)
+            engine.close()  # were it there in a moment, it would not be the one that is described here
+            role: Role = "generate" if self._own.role == "prefill" else "prefill"
+            scheduler = Scheduler(replace(self._limits, role="prefill" if role == "prefill" else "both"), self._costs)
+            return engine, EngineUnit(engine, scheduler, role, engine)
 
     def _unit(self, address: str, index: int) -> tuple[RemoteEngine, EngineUnit]:
         engine = RemoteEngine(address, self._tls)
@@ -132,7 +146,7 @@ class Peers:
             except Exception as error:  # noqa: BLE001 - the watch goes on, whatever it is
                 if str(error) != said:
                     said = str(error)
-                    about = None if isinstance(error, S2LError) else error
+                    about = None if isinstance(error, S2LError | EngineGone) else error
                     _log.warning("the engine at %s is not taken in yet: %s", engine.address, said, exc_info=about)
                 time.sleep(REJOIN_S)
             else:

@@ -191,6 +191,7 @@ def test_events_are_answered_while_a_step_runs() -> None:
         {"max_sessions": 0},
         {"max_waiting": 0},
         {"idle_timeout_s": 0.0},
+        {"step_timeout_s": 0.0},
         {"session_deadline_s": float("nan")},
         {"progress_interval_s": -1.0},
         {"default_max_tokens": 10, "limit_max_tokens": 9},

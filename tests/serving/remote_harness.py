@@ -82,12 +82,12 @@ def limits(role: str = "both") -> SchedulerConfig:
 
 @contextmanager
 def remote_world(
-    local: str, remote: Sequence[str], *, step_timeout_s: float = 60.0
+    local: str, remote: Sequence[str], *, step_timeout_s: float = 60.0, late: Sequence[str] = ()
 ) -> Iterator[tuple[SeparateWorld, list[EngineServer]]]:
-    """An orchestrator with one engine of its own, and engines of these roles behind servers."""
+    """An orchestrator with one engine of its own, and engines of these roles behind servers; nobody is `late` yet."""
     engines = [make_engine() for _ in range(1 + len(remote))]
     servers = [serve(role, engine) for role, engine in zip(remote, engines[1:], strict=True)]
-    addresses = tuple(f"127.0.0.1:{server.port}" for server in servers)
+    addresses = (*(f"127.0.0.1:{server.port}" for server in servers), *late)
     peers = Peers(addresses, description(local), limits(), PhysicalCosts())
     own = EngineUnit(engines[0], Scheduler(limits(local)), local, engines[0])  # type: ignore[arg-type]
     units = [own, *peers.units(1)]

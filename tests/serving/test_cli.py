@@ -115,6 +115,7 @@ def test_defaults_of_the_command_are_those_of_the_configuration() -> None:
         "preemption",
         "send_ahead",
         "default_max_tokens",
+        "step_timeout_s",
     ):
         assert options[name] == getattr(defaults, name)
 

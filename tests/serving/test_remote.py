@@ -1,6 +1,7 @@
 """Engines behind a network: the same answers, whatever becomes of the other side."""
 
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -220,6 +221,22 @@ def test_an_engine_that_takes_no_pages_keeps_nobody_else_waiting() -> None:
         opened.set()
         assert [sink.ids for sink in sinks] == [w.expected(text) for text in texts]
         w.check_empty()
+
+
+def test_a_server_begins_without_an_engine_that_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.remote.engine.CONNECT_S", 0.3)
+    monkeypatch.setattr(peers_module, "REJOIN_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with remote_world("prefill", [], late=[f"127.0.0.1:{port}"]) as (w, servers):
+        failure = w.orchestrator.stats().engines[1].failure
+        assert failure is not None and f"no engine has answered at 127.0.0.1:{port} yet" in failure
+        assert w.ask("alone", params=LONG).ids == w.expected("alone", 30)
+        engine = make_engine()
+        servers.append(serve("generate", engine, port))
+        wait_until(lambda: w.orchestrator.stats().engines[1].failure is None)
+        assert w.ask("together", params=LONG).ids == w.expected("together", 30)
+        assert engine.steps > 20
 
 
 def test_pages_that_nobody_takes_are_forgotten() -> None:

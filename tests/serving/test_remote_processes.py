@@ -80,6 +80,7 @@ def test_a_killed_engine_changes_no_answer_and_joins_again(tmp_path: Path) -> No
     with ended(servers):
         port = generate.port
         options = ("--role", "prefill", "--peers", f"127.0.0.1:{port}", "--port", "0", "--http-port", "0")
+        options += ("--step-timeout-s", "60")
         shown = ("--peer-tls-cert", files.client_cert, "--peer-tls-key", files.client_key)
         prefill = Server(tmp_path, "prefill", *options, "--peer-tls-ca", files.ca, *shown)
         servers.append(prefill)
