@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -199,3 +200,17 @@ def test_states_of_one_grammar_do_not_disturb_each_other(compiler: GrammarCompil
     one.push(ord("a"))
     assert allows(one.mask(ids_of("a")), ord("b")) and not allows(one.mask(ids_of("a")), ord("d"))
     assert allows(other.mask(ids_of("")), ord("c"))
+
+
+def test_states_of_one_grammar_may_be_used_in_several_threads(compiler: GrammarCompiler) -> None:
+    """As engines do, each on a thread of its own."""
+    texts = [ids_of(json.dumps({"name": f"n{i}" * i, "age": i, "kind": "a"})) for i in range(8)]
+
+    def masks_of(text: np.ndarray) -> bytes:
+        state = compiler.start(Constraint.json(PERSON))
+        return b"".join(state.mask(text[:end]).tobytes() for end in range(len(text)))
+
+    alone = [masks_of(text) for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert list(pool.map(masks_of, texts)) == alone
