@@ -42,7 +42,7 @@ docs: setup  ## Build the documentation site into out/site; a broken link fails
 	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going --builder html docs out/site
 	@echo "open out/site/index.html"
 
-kernels: setup  ## Check all kernels: numerics, races, compilation for TPU and GPU without one (about 20 minutes, 2.3 GB)
+kernels: setup  ## Check all kernels: numerics, races, compilation for TPU and GPU without one (a quarter of an hour on two cores, 2.3 GB)
 	@tools/setup_kernels.sh
 	@JAX_PLATFORMS=cpu .venv-kernels/bin/python -m kernels_pallas.gate --out out/kernels --docs docs/kernels.md \
 		--tests tests/kernels --tests tests/engine/test_kernels.py --steps s2l_jax.engine.step_cases

@@ -55,7 +55,7 @@ def paged_attention(
     """
     _check_shapes(q, kv_pages, block_tables, cu_q_lens, kv_lens)
     check_scales(kv_pages, kv_scales)
-    attend = choose(implementation, q, kv_pages, sliding_window=sliding_window, soft_cap=soft_cap)
+    attend = choose(implementation, q, kv_pages, block_tables, sliding_window=sliding_window, soft_cap=soft_cap)
     # A head's scale is a factor of all its scores, and of all it puts out: no kernel needs to know of it.
     out = attend(
         q if kv_scales is None else _scaled(q, kv_scales[0]),

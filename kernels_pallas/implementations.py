@@ -23,7 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 def choose(
-    name: str | None, q: Array, kv_pages: Array, *, sliding_window: int | None, soft_cap: float | None
+    name: str | None,
+    q: Array,
+    kv_pages: Array,
+    block_tables: Array,
+    *,
+    sliding_window: int | None,
+    soft_cap: float | None,
 ) -> Callable[..., Array]:
     """The function that computes attention.
 
@@ -31,6 +37,7 @@ def choose(
       name: of the implementation; None takes the best one for the device, or "xla" where that one cannot do it.
       q: queries, as in `paged_attention`.
       kv_pages: pages, likewise.
+      block_tables: likewise.
       sliding_window: likewise.
       soft_cap: likewise.
 
@@ -41,7 +48,7 @@ def choose(
     if wanted not in MODULES:
         raise ValueError(f"no attention implementation {wanted!r}; there are {', '.join(sorted(MODULES))}")
     module = importlib.import_module(MODULES[wanted])
-    reason = module.unsupported(q, kv_pages, sliding_window=sliding_window, soft_cap=soft_cap)
+    reason = module.unsupported(q, kv_pages, block_tables, sliding_window=sliding_window, soft_cap=soft_cap)
     if reason is None:
         return module.paged_attention
     if name is not None:

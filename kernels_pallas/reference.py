@@ -228,8 +228,8 @@ def _pad_to_multiple(tables: Int[Array, "seqs blocks"], multiple: int) -> Int[Ar
 
 
 def unsupported(
-    q: Array, kv_pages: Array, *, sliding_window: int | None = None, soft_cap: float | None = None
+    q: Array, kv_pages: Array, block_tables: Array, *, sliding_window: int | None, soft_cap: float | None
 ) -> str | None:
     """Why this cannot be done; there is nothing that it cannot."""
-    del q, kv_pages, sliding_window, soft_cap
+    del q, kv_pages, block_tables, sliding_window, soft_cap
     return None

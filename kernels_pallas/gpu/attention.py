@@ -45,10 +45,10 @@ def paged_attention(
 
 
 def unsupported(
-    q: Array, kv_pages: Array, *, sliding_window: int | None = None, soft_cap: float | None = None
+    q: Array, kv_pages: Array, block_tables: Array, *, sliding_window: int | None, soft_cap: float | None
 ) -> str | None:
     """Why this cannot be done, or None."""
-    del sliding_window, soft_cap
+    del block_tables, sliding_window, soft_cap
     head_dim, page_size = q.shape[-1], kv_pages.shape[2]
     if q.dtype != jnp.bfloat16 or kv_pages.dtype != jnp.bfloat16:
         return f"queries are {q.dtype} and KV is {kv_pages.dtype}, but must be bfloat16"

@@ -1,8 +1,8 @@
 """Paged attention on TPUs: one kernel for sequences that decode, one for chunks of queries.
 
-Limits: block tables lie in scalar memory, 1 MiB on all chips. Of the two cores of a v5p, one works. Heads of 96 are for
-plain XLA: its own layout of rows of 192 puts pages last, so the pool would be copied for the kernel at each call,
-unless it were made row by row (`Format(Layout((0, 1, 2, 3)))` of jax.experimental.layout).
+Limits: block tables lie in scalar memory, of which v5e, v6e and v7x have 1 MiB. Of the two cores of a v5p, one works.
+Heads of 96 are for plain XLA: its own layout of rows of 192 puts pages last, so the pool would be copied for the kernel
+at each call, unless it were made row by row (`Format(Layout((0, 1, 2, 3)))` of jax.experimental.layout).
 """
 
 import jax.numpy as jnp
@@ -15,12 +15,15 @@ from kernels_pallas.tpu.numerics import Numerics
 from kernels_pallas.tpu.prefill import prefill
 from kernels_pallas.tpu.tiles import decode_tiles, prefill_tiles
 
+_TABLE_ENTRIES_MAX = 240 << 10  # of four bytes each, so that 64 KiB of scalar memory are left for everything else
 _HEAD_DIMS = (64, 128, 256)
 _Q_DTYPES = ("bfloat16", "float32")
 _PAGE_ROWS_MIN = {"float32": 8, "bfloat16": 16, "int8": 32, "float8_e4m3fn": 32}  # of a register
 
 
-def unsupported(q: Array, kv_pages: Array, *, sliding_window: int | None, soft_cap: float | None) -> str | None:
+def unsupported(
+    q: Array, kv_pages: Array, block_tables: Array, *, sliding_window: int | None, soft_cap: float | None
+) -> str | None:
     """Why these kernels cannot do it, or None if they can; from shapes and types alone."""
     del sliding_window, soft_cap
     head_dim, page_size = q.shape[2], kv_pages.shape[2]
@@ -33,6 +36,9 @@ def unsupported(q: Array, kv_pages: Array, *, sliding_window: int | None, soft_c
         return f"KV of {kv_pages.dtype}"
     if page_size % rows or PAGE_SIZE_MAX % page_size:
         return f"pages of {page_size}, not a power of two from {rows} to {PAGE_SIZE_MAX}, with KV of {kv_pages.dtype}"
+    seqs, blocks = block_tables.shape
+    if block_tables.size > _TABLE_ENTRIES_MAX:
+        return f"block tables of {seqs} sequences x {blocks} pages, more than {_TABLE_ENTRIES_MAX} entries"
     return None
 
 

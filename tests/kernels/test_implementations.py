@@ -11,16 +11,17 @@ from kernels_pallas import implementations
 
 Q = np.zeros((4, 4, 64), np.float32)
 PAGES = np.zeros((3, 2, 16, 128), np.float32)
+TABLES = np.zeros((4, 2), np.int32)
 
 
 def choose(name=None):
-    return implementations.choose(name, Q, PAGES, sliding_window=None, soft_cap=None)
+    return implementations.choose(name, Q, PAGES, TABLES, sliding_window=None, soft_cap=None)
 
 
 @pytest.fixture
 def refusing(monkeypatch):
     """An implementation that can do nothing, and that suits this device best."""
-    module = types.SimpleNamespace(unsupported=lambda q, kv_pages, **_: f"{kv_pages.dtype} is not enough")
+    module = types.SimpleNamespace(unsupported=lambda q, kv_pages, block_tables, **_: f"{kv_pages.dtype} is not enough")
     monkeypatch.setitem(implementations.MODULES, "refusing", "refusing_module")
     monkeypatch.setitem(__import__("sys").modules, "refusing_module", module)
     monkeypatch.setattr(implementations, "best", lambda: "refusing")

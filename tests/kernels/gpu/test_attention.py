@@ -74,5 +74,5 @@ def test_what_is_wrong_is_caught(mutation):
 def test_what_the_kernels_cannot_do_is_said(q_dtype, kv_dtype, head_dim, page_size, reason):
     q = jax.ShapeDtypeStruct((8, 8, head_dim), jnp.dtype(q_dtype))
     pages = jax.ShapeDtypeStruct((4, 2, page_size, 2 * head_dim), jnp.dtype(kv_dtype))
-    said = unsupported(q, pages)
+    said = unsupported(q, pages, jax.ShapeDtypeStruct((4, 8), jnp.int32), sliding_window=None, soft_cap=None)
     assert said is None if reason is None else reason in said

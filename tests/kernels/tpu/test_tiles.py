@@ -1,5 +1,6 @@
 """Tiles cover each query of each chunk once, and packed rows lead back to the queries."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -55,8 +56,19 @@ def test_tiles_cover_each_query_once(q_lens):
 )
 def test_what_is_unsupported_is_named(head_dim, page_size, q_dtype, kv_dtype, reason):
     q, pages = jnp.zeros((1, 4, head_dim), q_dtype), jnp.zeros((1, 2, page_size, 2 * head_dim), kv_dtype)
-    said = unsupported(q, pages, sliding_window=None, soft_cap=None)
+    said = unsupported(q, pages, jnp.zeros((1, 4), jnp.int32), sliding_window=None, soft_cap=None)
     assert said is None if reason is None else said.startswith(reason)
+
+
+def test_block_tables_that_scalar_memory_cannot_hold_are_named():
+    q, pages = jnp.zeros((1, 4, 128)), jnp.zeros((1, 2, 16, 256))
+
+    def said(seqs, blocks):
+        tables = jax.ShapeDtypeStruct((seqs, blocks), jnp.int32)
+        return unsupported(q, pages, tables, sliding_window=None, soft_cap=None)
+
+    assert said(120, 2048) is None
+    assert said(121, 2048) == "block tables of 121 sequences x 2048 pages, more than 245760 entries"
 
 
 @pytest.mark.parametrize(("q_heads", "kv_heads"), [(32, 8), (8, 2), (4, 1), (28, 4), (9, 3), (1, 1)])
