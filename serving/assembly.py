@@ -34,8 +34,8 @@ from serving.client.tls import ClientTls
 from serving.client.types import ModelInfo
 from serving.config import ServeConfig
 from serving.devices import devices_of, devices_of_all, devices_of_world
+from serving.remote.choice import check_host, transport_between
 from serving.remote.peers import Peers, description_of
-from serving.remote.transport import GrpcTransport
 from serving.world.follower import Follower
 from serving.world.leader import Leader
 from serving.world.leading_engine import LeadingEngine
@@ -173,6 +173,7 @@ def assemble(
     wrap_engine: Callable[[Engine], Engine] | None = None,
     costs: CostModel | None = None,
     peer_tls: ClientTls | None = None,
+    host: str = "127.0.0.1",
 ) -> Assembly:
     """Loads the model, compiles all that traffic needs, and starts the engine threads.
 
@@ -182,11 +183,14 @@ def assemble(
       wrap_engine: given an engine, returns what is used in its place, to watch it.
       costs: what schedulers reckon with; None takes what was measured on this machine, or measures it now.
       peer_tls: certificates for the way to engines in other processes; None is without TLS.
+      host: address at which other processes reach this one, should they pull KV from it.
 
     Raises:
       InvalidArgument: model, limits and machine do not go together; the message says what to change.
     """
     report = progress or _ignore
+    if config.kv_transport == "jax":
+        check_host(host, has_tls=peer_tls is not None)
     if config.policy not in POLICIES:
         raise InvalidArgument(f"--policy is {config.policy!r}, but must be one of {', '.join(sorted(POLICIES))}")
     leader = None if config.world is None else lead(config)
@@ -219,7 +223,7 @@ def assemble(
         step_timeout_s=config.step_timeout_s,
         send_ahead=config.send_ahead,
     )
-    transport = None if peers is None else GrpcTransport()
+    transport = None if peers is None else transport_between(config.kv_transport, peers.engines, host)
     orchestrator = Orchestrator(units, model.tokenizer, limits, transport=transport)
     orchestrator.start(lambda done, total, name: report("compile", done, total, name))
     if peers is not None:

@@ -16,6 +16,7 @@ _ROLES: dict[str, Role] = {"prefill": "prefill", "generate": "generate", "both":
 _ADDRESS = re.compile(r"[^\s,]+:\d{1,5}")
 DTYPES = ("float32", "bfloat16")
 QUANTIZATIONS = ("int8",)
+KV_TRANSPORTS = ("auto", "grpc", "jax")
 
 
 def default_cache_dir() -> Path:
@@ -48,6 +49,7 @@ class ServeConfig:
       peers: `HOST:PORT` of these, with commas between; None with a role waits for an orchestrator instead of being one.
       send_ahead: KV leaves for the engine that will generate while the context is still being computed.
       world: the processes that this one's only engine consists of; None is this one alone.
+      kv_transport: how KV gets to engines in other processes: `grpc`, `jax` (see `serving.remote.choice`), or `auto`.
       max_model_len: tokens of prompt and output together; None takes the model's own limit.
       kv_blocks: KV blocks in each engine's pool; None takes a share of the memory.
       block_size: tokens a block holds.
@@ -78,6 +80,7 @@ class ServeConfig:
     peers: str | None = None
     world: WorldConfig | None = None
     send_ahead: bool = True
+    kv_transport: str = "auto"
     max_model_len: int | None = None
     kv_blocks: int | None = None
     block_size: int = 16
@@ -114,6 +117,10 @@ class ServeConfig:
         if self.preemption not in PREEMPTION_MODES:
             raise InvalidArgument(
                 f"--preemption is {self.preemption!r}, but must be one of {', '.join(PREEMPTION_MODES)}"
+            )
+        if self.kv_transport not in KV_TRANSPORTS:
+            raise InvalidArgument(
+                f"--kv-transport is {self.kv_transport!r}, but must be one of {', '.join(KV_TRANSPORTS)}"
             )
         self._check_slices()
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -163,6 +170,8 @@ class ServeConfig:
     def _check_world(self, world: WorldConfig) -> None:
         if self.prefill_slices is not None or self.slices is None or len(self.engine_slices) > 1:
             raise InvalidArgument("--world-size is of one engine: give --slices with all of its devices, one slice")
+        if self.kv_transport == "jax":
+            raise InvalidArgument("--kv-transport jax is for engines of one process each: leave it out")
         if self.peers is not None and world.rank > 0:
             raise InvalidArgument("--peers are rank 0's: leave them out on the others")
 

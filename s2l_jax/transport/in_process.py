@@ -38,7 +38,11 @@ class InProcessTransport:
 
     def fetch(self, ticket: Ticket, place: Place) -> Future[Pages]:
         """See `KVTransport.fetch`."""
-        return self._copier.submit(self._move, ticket, place)
+        return self.submit(ticket, place)
+
+    def submit(self, ticket: Ticket, carry: Place) -> Future[Pages]:
+        """Begins to bring pages over in another way: `carry` does it, on a thread of this transport."""
+        return self._copier.submit(self._move, ticket, carry)
 
     def withdraw(self, ticket: Ticket) -> None:
         """See `KVTransport.withdraw`."""

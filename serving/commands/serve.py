@@ -13,7 +13,7 @@ from serving.commands.protection import Protection, protection_options
 from serving.commands.ready_file import write_ready_file
 from serving.commands.watch_options import take_watch_config, watch_options
 from serving.commands.world_options import take_world_config, world_options
-from serving.config import DEFAULT_MODEL, DTYPES, QUANTIZATIONS, ServeConfig, default_cache_dir
+from serving.config import DEFAULT_MODEL, DTYPES, KV_TRANSPORTS, QUANTIZATIONS, ServeConfig, default_cache_dir
 
 if TYPE_CHECKING:
     from serving.assembly import Assembly
@@ -45,6 +45,13 @@ _DEFAULTS = ServeConfig(cache_dir=None)
     help="Whether KV leaves for the engine that will generate while the context is still being computed.",
 )
 @world_options
+@click.option(
+    "--kv-transport",
+    type=click.Choice(KV_TRANSPORTS),
+    default=_DEFAULTS.kv_transport,
+    show_default=True,
+    help="How KV gets to engines in other processes; jax: from device to device, for private networks only.",
+)
 @click.option("--max-model-len", type=int, help="Tokens of prompt and output together.  [default: the model's limit]")
 @click.option("--kv-blocks", type=int, help="KV blocks in the pool.  [default: a share of the memory]")
 @click.option("--block-size", default=_DEFAULTS.block_size, show_default=True, help="Tokens a block holds.")
@@ -130,7 +137,7 @@ def serve(
         click.echo(f"Warning: {warning}", err=True)
     startup = Startup()
     with progress_bars(quiet=quiet) as progress:
-        assembly = assemble(config, startup.timed(progress), peer_tls=protection.peer_tls)
+        assembly = assemble(config, startup.timed(progress), peer_tls=protection.peer_tls, host=host)
     observation = context.with_resource(watched(assembly, watching, startup, logs))
     jetstream = JetStreamConfig(temperature=jetstream_temperature)
     grpc_config = GrpcConfig(host, port, jetstream=jetstream, tls=protection.tls)

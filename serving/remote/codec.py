@@ -8,6 +8,7 @@ from s2l_jax.core.ids import BlockId, HostSlot, SessionId, SlotId
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.plan import Chunk, HostCopy, PageCopy, Sample, SampledToken, StepPlan, StepResult, StepTiming
 from serving.protos.s2l.v1 import engine_pb2 as pb
+from serving.remote.offer import Offer
 
 _INT32 = np.dtype("<i4")
 
@@ -149,3 +150,13 @@ def _rows_to_bytes(rows: Iterable[tuple[int, ...]]) -> bytes:
 
 def _host_copies_of(content: bytes) -> tuple[HostCopy, ...]:
     return tuple(HostCopy(BlockId(a), HostSlot(b), epoch) for a, b, epoch in ints_of(content).reshape(-1, 3).tolist())
+
+
+def offer_message(offer: Offer) -> pb.PageOffer:
+    """Pages that can be pulled, for whoever is to pull them."""
+    return pb.PageOffer(address=offer.address, key=offer.key, pieces=offer.pieces, shape=offer.shape, dtype=offer.dtype)
+
+
+def offer_of(message: pb.PageOffer) -> Offer:
+    """What a message offers."""
+    return Offer(message.address, message.key, message.pieces, tuple(message.shape), message.dtype)

@@ -18,7 +18,8 @@ from s2l_jax.engine.protocol import Progress
 from serving.client.tls import ClientTls
 from serving.protos.s2l.v1 import engine_pb2 as pb
 from serving.protos.s2l.v1 import engine_pb2_grpc
-from serving.remote.codec import ints_to_bytes, result_of, step_message
+from serving.remote.codec import ints_to_bytes, offer_message, offer_of, result_of, step_message
+from serving.remote.offer import Offer
 from serving.remote.page_parts import join, parts_of, whole
 
 CHANNEL_OPTIONS = (
@@ -72,12 +73,14 @@ class RemoteEngine:
 
     Attributes:
       address: see above.
+      pulls: pages can be pulled by it and from it, as it has said and nothing has shown otherwise since.
       gone: set once the connection has ended, for whatever reason.
       why_gone: the reason.
     """
 
     def __init__(self, address: str, tls: ClientTls | None = None) -> None:
         self.address = address
+        self.pulls = False
         self.gone = threading.Event()
         self.why_gone = ""
         if tls is None:
@@ -99,9 +102,11 @@ class RemoteEngine:
           Unavailable: nobody answers there.
         """
         try:
-            return self._stub.Describe(pb.DescribeRequest(), timeout=CONNECT_S, wait_for_ready=True)
+            found = self._stub.Describe(pb.DescribeRequest(), timeout=CONNECT_S, wait_for_ready=True)
         except grpc.RpcError as error:
             raise Unavailable(f"no engine answers at {self.address}: {_details(error)}") from error
+        self.pulls = found.pulls_pages
+        return found
 
     def warmup(self, progress: Progress | None = None) -> None:
         """Takes possession of it; see `Engine.warmup`."""
@@ -170,6 +175,33 @@ class RemoteEngine:
             return join(self._stub.GetPages(request, timeout=PAGES_S))[1]
         except grpc.RpcError as error:
             raise Unavailable(f"pages could not be had from {self.address}: {_details(error)}") from error
+
+    def offer(self, key: int) -> Offer:
+        """Has pages that were gathered offered to whoever pulls them; those of key 0 are a probe.
+
+        Raises:
+          Unavailable: it does not do that, or they are not there.
+        """
+        request = pb.GetPagesRequest(owner=self._owner, key=key)
+        try:
+            return offer_of(self._stub.OfferPages(request, timeout=PAGES_S))
+        except grpc.RpcError as error:
+            raise Unavailable(f"pages could not be had from {self.address}: {_details(error)}") from error
+
+    def pull(self, offer: Offer) -> RemotePages:
+        """Has pages pulled that another process offers.
+
+        Raises:
+          Unavailable: they have not come there.
+        """
+        key = next(self._keys)
+        kept = self._kept(key)
+        request = pb.PullPagesRequest(owner=self._owner, key=key, offer=offer_message(offer))
+        try:
+            self._stub.PullPages(request, timeout=2 * PAGES_S)
+        except grpc.RpcError as error:
+            raise Unavailable(f"pages could not be pulled by {self.address}: {_details(error)}") from error
+        return kept
 
     def scatter(self, blocks: Sequence[int], pages: RemotePages) -> None:
         """See `PageAccess.scatter`. What goes wrong there shows as a failure of the next step."""

@@ -5,9 +5,10 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +18,11 @@ from s2l_jax.engine.protocol import MAX_OUTSTANDING, Engine, PageAccess
 from s2l_jax.transport.protocol import Pages
 from serving.protos.s2l.v1 import engine_pb2 as pb
 from serving.remote.codec import done_message, ints_of, plan_of
+from serving.remote.offer import PROBED, Offer
 from serving.remote.page_parts import whole
+
+if TYPE_CHECKING:
+    from serving.remote.device_link import DeviceLink
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.001
@@ -33,10 +38,10 @@ class _Owner:
     replies: "queue.SimpleQueue[pb.EngineReply | None]" = field(default_factory=queue.SimpleQueue)
     attempt: int = 0
     has_left: threading.Event = field(default_factory=threading.Event)
-    gathered: dict[int, Future[np.ndarray]] = field(default_factory=dict)
-    brought: dict[int, np.ndarray] = field(default_factory=dict)
+    gathered: dict[int, Future[Pages]] = field(default_factory=dict)
+    brought: dict[int, Pages] = field(default_factory=dict)
 
-    def pages_of(self, key: int) -> Future[np.ndarray]:
+    def pages_of(self, key: int) -> Future[Pages]:
         """Pages that are gathered under this key; whoever takes them may ask before they are."""
         return self.gathered.setdefault(key, Future())
 
@@ -53,14 +58,23 @@ class EngineHost:
       pages: of the engine.
       page_shape: that pages must have: `[layers, kv_heads, block_size, kv_dim]`.
       dtype: of pages.
+      link: through which pages are offered and pulled; None does without.
 
     Attributes:
       ended: set when the engine is of no use any more.
       failure: why it is of no use, None as long as it is.
     """
 
-    def __init__(self, engine: Engine, pages: PageAccess, page_shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        pages: PageAccess,
+        page_shape: tuple[int, ...],
+        dtype: str,
+        link: "DeviceLink | None" = None,
+    ) -> None:
         self._engine = engine
+        self._link = link
         self._pages = pages
         self._page_shape, self._dtype = page_shape, dtype
         self._lock = threading.Lock()
@@ -99,12 +113,8 @@ class EngineHost:
           InvalidArgument: they are not like this engine's.
           NotFound: the owner is gone.
         """
-        if pages.shape[1:] != self._page_shape or str(pages.dtype) != self._dtype:
-            raise InvalidArgument(
-                f"pages of {list(pages.shape[1:])} in {pages.dtype} came, but this engine's are "
-                f"{list(self._page_shape)} in {self._dtype}"
-            )
-        self._find(head.owner).brought[head.key] = pages
+        self._check_pages(pages.shape, str(pages.dtype))
+        self._find(head.owner).brought[head.key] = (pages,)
 
     def take_pages(self, owner: int, key: int, timeout_s: float) -> np.ndarray:
         """Pages that the owner has had gathered.
@@ -112,6 +122,30 @@ class EngineHost:
         Raises:
           NotFound: there are none of this name, or the owner is gone.
         """
+        return whole(self._take(owner, key, timeout_s))
+
+    def offer_pages(self, owner: int, key: int, timeout_s: float) -> Offer:
+        """Offers them to another process instead; those of key 0 are a probe (`serving.remote.device_probe`).
+
+        Raises:
+          FailedPrecondition: this engine offers nothing.
+          NotFound: as in `take_pages`.
+        """
+        link = self._need_link()
+        return link.offer((np.asarray(PROBED, np.float32),) if key == 0 else self._take(owner, key, timeout_s))
+
+    def pull_pages(self, owner: int, key: int, offer: Offer) -> None:
+        """Pulls pages that another process offers, and keeps them as `put_pages` does, whose errors these are.
+
+        Raises:
+          FailedPrecondition: this engine pulls nothing.
+          Unavailable: they have not come.
+        """
+        link = self._need_link()
+        self._check_pages(offer.shape, offer.dtype)
+        self._find(owner).brought[key] = link.pull(offer)
+
+    def _take(self, owner: int, key: int, timeout_s: float) -> Pages:
         found = self._find(owner)
         try:
             return found.pages_of(key).result(timeout_s)
@@ -119,6 +153,18 @@ class EngineHost:
             raise NotFound(f"no pages {key} were gathered in {timeout_s:g} s") from None
         finally:
             found.gathered.pop(key, None)
+
+    def _check_pages(self, shape: Sequence[int], dtype: str) -> None:
+        if tuple(shape[1:]) != self._page_shape or dtype != self._dtype:
+            raise InvalidArgument(
+                f"pages of {list(shape[1:])} in {dtype} came, but this engine's are "
+                f"{list(self._page_shape)} in {self._dtype}"
+            )
+
+    def _need_link(self) -> "DeviceLink":
+        if self._link is None:
+            raise FailedPrecondition("this engine was started without --kv-transport jax")
+        return self._link
 
     def close(self, timeout_s: float = 60.0) -> None:
         """Ends the thread and the engine; a thread that is stuck in the device is left behind."""
@@ -214,15 +260,14 @@ class EngineHost:
         try:
             if gather.attempt != owner.attempt:
                 raise InternalError("the engine has failed before these pages were gathered")
-            pages = self._pages.gather(ints_of(gather.blocks).tolist())
-            threading.Thread(target=_fetch, args=(pages, done), name="s2l-gathered", daemon=True).start()
+            done.set_result(self._pages.gather(ints_of(gather.blocks).tolist()))
         except Exception as error:  # noqa: BLE001 - whoever fetches these pages is told
             done.set_exception(error)
 
     def _scatter(self, owner: _Owner, scatter: pb.Scatter) -> None:
         """Puts pages in. If that fails all KV counts as lost, for their session may be in no step that could fail."""
         try:
-            pages = self._pages.place((owner.brought.pop(scatter.key),))
+            pages = self._pages.place(owner.brought.pop(scatter.key))
         except Exception as error:  # noqa: BLE001 - as in `_guard`
             while self._steps:  # the engine has not heard of it, and they are all right
                 self._collect()
@@ -257,10 +302,3 @@ class EngineHost:
                 self._owner = None
         owner.replies.put(None)
         owner.has_left.set()
-
-
-def _fetch(pages: Pages, done: Future[np.ndarray]) -> None:
-    try:
-        done.set_result(whole(pages))
-    except Exception as error:  # noqa: BLE001 - whoever fetches these pages is told
-        done.set_exception(error)

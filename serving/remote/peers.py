@@ -57,6 +57,9 @@ class Peers:
       limits: of its scheduler.
       costs: what schedulers reckon with.
       tls: certificates for the way there; None is without TLS.
+
+    Attributes:
+      engines: those that were found at first.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Peers:
         self._limits = limits
         self._costs = costs
         self._tls = tls
-        self._engines: list[RemoteEngine] = []
+        self.engines: list[RemoteEngine] = []
 
     def units(self, first: int) -> list[EngineUnit]:
         """All peers, to be members from index `first` on. One that does not answer yet is lost from the beginning.
@@ -82,12 +85,12 @@ class Peers:
         """
         with ThreadPoolExecutor(len(self._addresses)) as pool:
             found = list(pool.map(self._unit_or_none_yet, self._addresses, itertools.count(first)))
-        self._engines = [engine for engine, _ in found]
+        self.engines = [engine for engine, _ in found]
         return [unit for _, unit in found]
 
     def watch(self, orchestrator: Orchestrator, first: int) -> None:
         """Says when peers are gone, and takes in again those that answer, as long as sessions may be opened."""
-        for index, engine in enumerate(self._engines, first):
+        for index, engine in enumerate(self.engines, first):
             name = f"s2l-peer-{index}"
             threading.Thread(target=self._watch, args=(orchestrator, index, engine), name=name, daemon=True).start()
 

@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 from serving.assembly import Progress, build
 from serving.config import ServeConfig
+from serving.remote.choice import check_host
 from serving.remote.host import EngineHost
 from serving.remote.peers import description_of
 from serving.remote.server import EngineServer, serve_until_signal
@@ -27,11 +28,20 @@ def run_engine(
     Raises:
       InvalidArgument: model, limits and machine do not go together, or the address cannot be bound.
     """
+    host_name = address.rpartition(":")[0]
+    if config.kv_transport == "jax":
+        check_host(host_name, has_tls=tls is not None)
     built = build(config, progress, None if config.world is None else lead(config))
     built.engine.warmup(lambda done, total, name: progress("compile", done, total, name))
     model, sizes = built.model.config, built.sizes
     page_shape = (model.num_layers, model.num_kv_heads, sizes.block_size, 2 * model.head_dim)
     ((role, _),) = config.engine_slices
     description = description_of(role, model, sizes, built.model.quantization, version("s2l-jax"))
-    host = EngineHost(built.engine, built.engine, page_shape, sizes.dtype)
+    link = None
+    if config.kv_transport == "jax":
+        from serving.remote.device_link import DeviceLink
+
+        link = DeviceLink(host_name, built.devices[0])
+        description.pulls_pages = True
+    host = EngineHost(built.engine, built.engine, page_shape, sizes.dtype, link)
     serve_until_signal(host, EngineServer(host, description, address, tls), on_ready)

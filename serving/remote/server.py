@@ -14,6 +14,7 @@ import grpc
 from s2l_jax.core.errors import InvalidArgument, S2LError
 from serving.protos.s2l.v1 import engine_pb2 as pb
 from serving.protos.s2l.v1 import engine_pb2_grpc
+from serving.remote.codec import offer_message, offer_of
 from serving.remote.engine import CHANNEL_OPTIONS, PAGES_S
 from serving.remote.host import EngineHost
 from serving.remote.page_parts import join, parts_of
@@ -80,6 +81,17 @@ class EngineServicer(engine_pb2_grpc.EngineServicer):
     def GetPages(self, request: pb.GetPagesRequest, context: grpc.ServicerContext) -> Iterator[pb.PagePart]:  # noqa: N802
         """Hands pages out."""
         return parts_of(self._host.take_pages(request.owner, request.key, PAGES_S), request.owner, request.key)
+
+    @_with_status
+    def OfferPages(self, request: pb.GetPagesRequest, context: grpc.ServicerContext) -> pb.PageOffer:  # noqa: N802
+        """Lets another process pull pages."""
+        return offer_message(self._host.offer_pages(request.owner, request.key, PAGES_S))
+
+    @_with_status
+    def PullPages(self, request: pb.PullPagesRequest, context: grpc.ServicerContext) -> pb.PutPagesReply:  # noqa: N802
+        """Pulls pages from another process."""
+        self._host.pull_pages(request.owner, request.key, offer_of(request.offer))
+        return pb.PutPagesReply()
 
 
 class EngineServer:

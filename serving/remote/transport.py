@@ -21,4 +21,9 @@ class GrpcTransport(InProcessTransport):
 
     def fetch(self, ticket: Ticket, place: Place) -> Future[Pages]:
         """See `KVTransport.fetch`."""
-        return super().fetch(ticket, lambda pages: place((pages.fetch(),) if isinstance(pages, RemotePages) else pages))
+        return self.submit(ticket, lambda pages: by_messages(pages, place))
+
+
+def by_messages(pages: Pages, place: Place) -> Pages:
+    """Fetches pages if they lie in another process, and places them, from this process's memory."""
+    return place((pages.fetch(),) if isinstance(pages, RemotePages) else pages)

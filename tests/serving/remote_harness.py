@@ -1,7 +1,8 @@
 """Fake engines whose pages can travel, servers of them on free ports, and an orchestrator in front."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +14,15 @@ from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.protos.s2l.v1 import engine_pb2 as pb
+from serving.remote.choice import transport_between
 from serving.remote.host import EngineHost
 from serving.remote.peers import Peers
 from serving.remote.server import EngineServer
-from serving.remote.transport import GrpcTransport
 from tests.orchestrator.harness import EOS, LETTERS, TIMEOUT_S
 from tests.orchestrator.separate_harness import BreakableEngine, SeparateWorld
+
+if TYPE_CHECKING:
+    from serving.remote.device_link import DeviceLink
 
 BLOCKS, SESSIONS, BLOCK_SIZE = 64, 12, 4
 PAGE_SHAPE = (1, 1, BLOCK_SIZE, 2)
@@ -62,8 +66,9 @@ def description(role: str, **changes: object) -> pb.EngineDescription:
     return pb.EngineDescription(**(values | changes))
 
 
-def serve(role: str, engine: TravellingEngine, port: int = 0) -> EngineServer:
-    return EngineServer(EngineHost(engine, engine, PAGE_SHAPE, "float32"), description(role), f"127.0.0.1:{port}")
+def serve(role: str, engine: TravellingEngine, port: int = 0, link: "DeviceLink | None" = None) -> EngineServer:
+    host = EngineHost(engine, engine, PAGE_SHAPE, "float32", link)
+    return EngineServer(host, description(role, pulls_pages=link is not None), f"127.0.0.1:{port}")
 
 
 def limits(role: str = "both") -> SchedulerConfig:
@@ -82,17 +87,26 @@ def limits(role: str = "both") -> SchedulerConfig:
 
 @contextmanager
 def remote_world(
-    local: str, remote: Sequence[str], *, step_timeout_s: float = 60.0, late: Sequence[str] = ()
+    local: str,
+    remote: Sequence[str],
+    *,
+    step_timeout_s: float = 60.0,
+    make_link: "Callable[[], DeviceLink] | None" = None,
+    late: Sequence[str] = (),
 ) -> Iterator[tuple[SeparateWorld, list[EngineServer]]]:
     """An orchestrator with one engine of its own, and engines of these roles behind servers; nobody is `late` yet."""
     engines = [make_engine() for _ in range(1 + len(remote))]
-    servers = [serve(role, engine) for role, engine in zip(remote, engines[1:], strict=True)]
+    links = [make_link() if make_link else None for _ in engines]
+    servers = [
+        serve(role, engine, link=link) for role, engine, link in zip(remote, engines[1:], links[1:], strict=True)
+    ]
     addresses = (*(f"127.0.0.1:{server.port}" for server in servers), *late)
     peers = Peers(addresses, description(local), limits(), PhysicalCosts())
     own = EngineUnit(engines[0], Scheduler(limits(local)), local, engines[0])  # type: ignore[arg-type]
     units = [own, *peers.units(1)]
     config = OrchestratorConfig(default_max_tokens=8, progress_interval_s=0.0, step_timeout_s=step_timeout_s)
-    orchestrator = Orchestrator(units, ByteTokenizer(), config, transport=GrpcTransport())
+    transport = transport_between("jax" if make_link else "auto", peers.engines, "127.0.0.1")
+    orchestrator = Orchestrator(units, ByteTokenizer(), config, transport=transport)
     try:
         orchestrator.start()
         peers.watch(orchestrator, 1)

@@ -10,7 +10,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class EngineDescription(_message.Message):
-    __slots__ = ("role", "model", "version", "kv", "num_blocks", "block_size", "token_budget", "max_batch", "max_sessions", "max_model_len", "host_blocks")
+    __slots__ = ("role", "model", "version", "kv", "num_blocks", "block_size", "token_budget", "max_batch", "max_sessions", "max_model_len", "host_blocks", "pulls_pages")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class EngineDescription(_message.Message):
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
     HOST_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    PULLS_PAGES_FIELD_NUMBER: _ClassVar[int]
     role: str
     model: str
     version: str
@@ -33,7 +34,8 @@ class EngineDescription(_message.Message):
     max_sessions: int
     max_model_len: int
     host_blocks: int
-    def __init__(self, role: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., kv: _Optional[str] = ..., num_blocks: _Optional[int] = ..., block_size: _Optional[int] = ..., token_budget: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_sessions: _Optional[int] = ..., max_model_len: _Optional[int] = ..., host_blocks: _Optional[int] = ...) -> None: ...
+    pulls_pages: bool
+    def __init__(self, role: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., kv: _Optional[str] = ..., num_blocks: _Optional[int] = ..., block_size: _Optional[int] = ..., token_budget: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_sessions: _Optional[int] = ..., max_model_len: _Optional[int] = ..., host_blocks: _Optional[int] = ..., pulls_pages: bool = ...) -> None: ...
 
 class EngineCommand(_message.Message):
     __slots__ = ("step", "gather", "scatter", "forget")
@@ -216,3 +218,27 @@ class GetPagesRequest(_message.Message):
     owner: int
     key: int
     def __init__(self, owner: _Optional[int] = ..., key: _Optional[int] = ...) -> None: ...
+
+class PageOffer(_message.Message):
+    __slots__ = ("address", "key", "pieces", "shape", "dtype")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    key: int
+    pieces: int
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    dtype: str
+    def __init__(self, address: _Optional[str] = ..., key: _Optional[int] = ..., pieces: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class PullPagesRequest(_message.Message):
+    __slots__ = ("owner", "key", "offer")
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    owner: int
+    key: int
+    offer: PageOffer
+    def __init__(self, owner: _Optional[int] = ..., key: _Optional[int] = ..., offer: _Optional[_Union[PageOffer, _Mapping]] = ...) -> None: ...

@@ -35,6 +35,16 @@ class EngineStub(object):
                 request_serializer=s2l_dot_v1_dot_engine__pb2.GetPagesRequest.SerializeToString,
                 response_deserializer=s2l_dot_v1_dot_engine__pb2.PagePart.FromString,
                 )
+        self.OfferPages = channel.unary_unary(
+                '/s2l.v1.Engine/OfferPages',
+                request_serializer=s2l_dot_v1_dot_engine__pb2.GetPagesRequest.SerializeToString,
+                response_deserializer=s2l_dot_v1_dot_engine__pb2.PageOffer.FromString,
+                )
+        self.PullPages = channel.unary_unary(
+                '/s2l.v1.Engine/PullPages',
+                request_serializer=s2l_dot_v1_dot_engine__pb2.PullPagesRequest.SerializeToString,
+                response_deserializer=s2l_dot_v1_dot_engine__pb2.PutPagesReply.FromString,
+                )
 
 
 class EngineServicer(object):
@@ -68,6 +78,21 @@ class EngineServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OfferPages(self, request, context):
+        """Offers such pages to whoever pulls them by way of jax.experimental.transfer; each once. Key 0 is a probe, which needs
+        no owner. FAILED_PRECONDITION if this engine does not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullPages(self, request, context):
+        """Pulls pages that another process offers, to be scattered by the owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +115,16 @@ def add_EngineServicer_to_server(servicer, server):
                     servicer.GetPages,
                     request_deserializer=s2l_dot_v1_dot_engine__pb2.GetPagesRequest.FromString,
                     response_serializer=s2l_dot_v1_dot_engine__pb2.PagePart.SerializeToString,
+            ),
+            'OfferPages': grpc.unary_unary_rpc_method_handler(
+                    servicer.OfferPages,
+                    request_deserializer=s2l_dot_v1_dot_engine__pb2.GetPagesRequest.FromString,
+                    response_serializer=s2l_dot_v1_dot_engine__pb2.PageOffer.SerializeToString,
+            ),
+            'PullPages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PullPages,
+                    request_deserializer=s2l_dot_v1_dot_engine__pb2.PullPagesRequest.FromString,
+                    response_serializer=s2l_dot_v1_dot_engine__pb2.PutPagesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -166,5 +201,39 @@ class Engine(object):
         return grpc.experimental.unary_stream(request, target, '/s2l.v1.Engine/GetPages',
             s2l_dot_v1_dot_engine__pb2.GetPagesRequest.SerializeToString,
             s2l_dot_v1_dot_engine__pb2.PagePart.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def OfferPages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/s2l.v1.Engine/OfferPages',
+            s2l_dot_v1_dot_engine__pb2.GetPagesRequest.SerializeToString,
+            s2l_dot_v1_dot_engine__pb2.PageOffer.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PullPages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/s2l.v1.Engine/PullPages',
+            s2l_dot_v1_dot_engine__pb2.PullPagesRequest.SerializeToString,
+            s2l_dot_v1_dot_engine__pb2.PutPagesReply.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
