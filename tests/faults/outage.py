@@ -14,7 +14,7 @@ CLIENTS = 6
 OTHERS = {"prefill": "generate", "generate": "prefill"}
 """The role of the server's own engine, for each of the one that is out of reach."""
 
-_SETTLE_S = 0.5
+SETTLE_S = 0.4
 _LOOK_S = 0.01
 _JOIN_S = 60.0
 
@@ -34,7 +34,7 @@ def outage(
     """
     load = Load(d.target, scripts, answers)
     load.start(CLIENTS)
-    time.sleep(_SETTLE_S)
+    time.sleep(SETTLE_S)
     usual_s, load.longest_gap_s = load.longest_gap_s, 0.0
     begin()
     begin_s = time.monotonic()
@@ -46,7 +46,7 @@ def outage(
             time.sleep(_LOOK_S)
     end()
     joined_s = d.wait_joined(_JOIN_S)
-    time.sleep(_SETTLE_S)
+    time.sleep(SETTLE_S)
     longest_s = load.longest_gap_s
     load.stop()
     d.wait_empty()

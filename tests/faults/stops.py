@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.load import Load, known_answers, make_scripts
-from tests.faults.outage import CLIENTS, outages
+from tests.faults.outage import CLIENTS, SETTLE_S, outages
 from tests.faults.processes import Deployment, Sizes, deployment
 from tests.faults.verdict import Verdict
 
@@ -29,12 +29,12 @@ def stop_server(sizes: Sizes, folder: Path, verdict: Verdict, duration_s: float,
     with deployment("prefill", ["generate"], sizes, folder=folder) as d:
         load = Load(d.target, scripts, answers)
         load.start(CLIENTS)
-        time.sleep(1.0)
+        time.sleep(SETTLE_S)
         d.server.send(signal.SIGSTOP)
         time.sleep(duration_s)
         d.server.send(signal.SIGCONT)
         joined_s = d.wait_joined()
-        time.sleep(0.5)
+        time.sleep(SETTLE_S)
         load.stop()
         d.wait_empty()
         outcomes = ", ".join(f"{count} {name}" for name, count in sorted(load.outcomes.items()))

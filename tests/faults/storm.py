@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.faults.load import Load, known_answers, make_scripts
+from tests.faults.outage import SETTLE_S
 from tests.faults.processes import Deployment, Process, Sizes, deployment
 from tests.faults.verdict import Verdict
 
@@ -125,7 +126,7 @@ def storm(
             time.sleep(rng.uniform(0, 0.2 * longest_s))
         one.wait()
         joined_s = d.wait_joined(_JOIN_S)
-        time.sleep(1.0)
+        time.sleep(SETTLE_S)
         load.stop()
         is_over.set()
         watcher.join()

@@ -37,19 +37,19 @@ def test_kill_of_the_orchestrator(tmp_path: Path) -> None:
 
 def test_stops(tmp_path: Path) -> None:
     verdict = Verdict(1)
-    outages(verdict, "stopped", FAKE, tmp_path, [1.5], stops.stop_and_go, victims=["generate"])
+    outages(verdict, "stopped", FAKE, tmp_path, [1.3], stops.stop_and_go, victims=["generate"])
     assert not verdict.failed
 
 
 def test_cuts(tmp_path: Path) -> None:
     verdict = Verdict(2)
-    outages(verdict, "cut off", FAKE, tmp_path, [0.2, 1.5], cuts.cut_and_heal, victims=["prefill"])
+    outages(verdict, "cut off", FAKE, tmp_path, [0.2, 1.3], cuts.cut_and_heal, victims=["prefill"])
     assert not verdict.failed
 
 
 def test_a_server_that_was_stopped_goes_on(tmp_path: Path) -> None:
     verdict = Verdict(1)
-    stops.stop_server(FAKE, tmp_path, verdict, 1.5, 0)
+    stops.stop_server(FAKE, tmp_path, verdict, 1.3, 0)
     assert not verdict.failed
 
 
@@ -57,13 +57,13 @@ def test_a_server_that_was_stopped_goes_on(tmp_path: Path) -> None:
 def test_cuts_between_namespaces(tmp_path: Path) -> None:
     verdict = Verdict(1)
     with veth_links(1) as veths:
-        outages(verdict, "cut off", FAKE, tmp_path, [1.5], cuts.cut_and_heal, victims=["generate"], veths=veths)
+        outages(verdict, "cut off", FAKE, tmp_path, [1.3], cuts.cut_and_heal, victims=["generate"], veths=veths)
     assert not verdict.failed
 
 
 def test_random_faults(tmp_path: Path) -> None:
     verdict = Verdict(5)
-    storm.storm(FAKE, 10, 1, 1.5, tmp_path, verdict, 24.0)
+    storm.storm(FAKE, 10, 1, 1.2, tmp_path, verdict, 24.0)
     assert not verdict.failed
 
 
