@@ -95,4 +95,5 @@ def test_the_chart_gives_options_that_exist() -> None:
     )
     assert {"model", "host", "port", "http-port", "api-keys", "drain-timeout-s", "role", "peers"} <= set(options)
     for option in options:
-        parse(["serve", f"--{option}"] if option in {"quiet", "vllm-metrics"} else ["serve", f"--{option}", "1"])
+        value = {"quiet": [], "vllm-metrics": [], "world": ["lws"]}.get(option, ["1"])
+        parse(["serve", f"--{option}", *value])

@@ -21,7 +21,19 @@ GIVEN_OPTIONS = SCHEMA["properties"]["server"]["properties"]["options"]["propert
 # The chart sets these from other values, or leaves them as they are.
 OWN_OPTIONS = {
     *("model", "host", "port", "http-port", "slices", "prefill-slices", "generate-slices", "drain-timeout-s", "quiet"),
-    *("role", "peers", "api-keys", "open-path", "tls-cert", "tls-key", "tls-client-ca", "cache-dir", "ready-file"),
+    *(
+        "role",
+        "peers",
+        "world",
+        "world-join-s",
+        "api-keys",
+        "open-path",
+        "tls-cert",
+        "tls-key",
+        "tls-client-ca",
+        "cache-dir",
+        "ready-file",
+    ),
 }
 
 

@@ -29,7 +29,7 @@ spec:
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
-  {{- if eq $part "server" }}
+  {{- if ne $part "engine" }}
   # The pause before SIGTERM, the drain, and what the servers take to close.
   terminationGracePeriodSeconds: {{ add .Values.server.preStopSeconds .Values.server.drainTimeoutSeconds 15 }}
   {{- else }}

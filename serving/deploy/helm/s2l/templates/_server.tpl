@@ -8,6 +8,9 @@
 - --port=9000
 - --http-port=8000
 {{- with include "s2l.slices" . | trim }}{{ . | nindent 0 }}{{ end }}
+{{- if gt (int .Values.accelerator.hosts) 1 }}
+{{ include "s2l.world" . }}
+{{- end }}
 {{- if $peers }}
 - --role={{ .Values.engines.pods.own }}
 - --peers={{ join "," $peers }}
