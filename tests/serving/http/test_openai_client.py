@@ -194,7 +194,7 @@ def test_errors_are_those_of_the_client(client: openai.OpenAI) -> None:
     assert "exceed the limit" in caught.value.message and caught.value.type == "invalid_request_error"
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(messages=MESSAGES, tools=[{"type": "function", "function": {}}], **GREEDY)
-    assert caught.value.param == "tools"
+    assert caught.value.param == "tools[0].function.name"
     with pytest.raises(openai.NotFoundError) as caught:
         client.completions.create(prompt="Hello", model="gpt")
     assert "tiny-random" in caught.value.message
