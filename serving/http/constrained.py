@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from s2l_jax.core.constraint import Constraint, InvalidConstraint
 from serving.http.errors import InvalidField
-from serving.http.strict import Strict
+from serving.http.strict import Several, Strict
 
 JsonSchema = dict[str, Any]
 
@@ -58,7 +58,7 @@ class StructuredOutputs(Strict):
     json_: JsonSchema | str | None = Field(default=None, alias="json", description="JSON of this schema.")
     json_object: bool | None = Field(default=None, description="Any JSON object.")
     regex: str | None = Field(default=None, description="Matches from its beginning to its end.")
-    choice: list[str] | None = Field(default=None, description="One of these texts.")
+    choice: Several[str] | None = Field(default=None, description="One of these texts.")
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:

@@ -9,13 +9,13 @@ from s2l_jax.core.params import MAX_LOGPROBS, MAX_REPETITION_PENALTY, MIN_REPETI
 from serving.http.constrained import ResponseFormat, StructuredOutputs, naming
 from serving.http.errors import InvalidField
 from serving.http.fields import without_effect
-from serving.http.strict import Strict
+from serving.http.strict import Several, Strict
 from serving.http.tools import MAX_TOOLS, AnyToolChoice, Function, Tool, ToolCall, constraint_of, functions_to_call
 
 _WORD = 1 << 64
 
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-TokenIds = list[TokenId]
+TokenIds = Several[TokenId]
 # Ranges are those of SamplingParams or narrower, so that they are in the schema, too.
 MaxTokens = Annotated[int, Field(ge=1, lt=1 << 31)]
 Temperature = Annotated[float, Field(ge=0, le=100)]
@@ -50,7 +50,7 @@ class SamplingRequest(Strict):
         default=None, description="Keep the smallest set of tokens with at least this probability."
     )
     n: int | None = Field(default=None, ge=1, description="Answers to each prompt; 1 if left out.")
-    stop: str | list[str] | None = Field(
+    stop: str | Several[str] | None = Field(
         default=None, description="Strings that end the output, and are not part of it."
     )
     seed: int | None = Field(
@@ -167,9 +167,9 @@ def _kind_of_prompt(prompt: Any) -> str | None:
 
 Prompt = Annotated[
     Annotated[str, Tag("<text>")]
-    | Annotated[list[str], Tag("<texts>")]
+    | Annotated[Several[str], Tag("<texts>")]
     | Annotated[TokenIds, Tag("<ids>")]
-    | Annotated[list[TokenIds], Tag("<lists>")],
+    | Annotated[Several[TokenIds], Tag("<lists>")],
     Discriminator(
         _kind_of_prompt,
         custom_error_type="prompt",
@@ -217,7 +217,7 @@ def _kind_of_content(content: Any) -> str | None:
 
 
 MessageContent = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<parts>")],
+    Annotated[str, Tag("<text>")] | Annotated[Several[TextPart], Tag("<parts>")],
     Discriminator(
         _kind_of_content, custom_error_type="content", custom_error_message="give a text, or a list of parts"
     ),
@@ -234,7 +234,7 @@ class Message(Strict):
         default=None, description="Text; parts are joined by line ends. May be left out beside calls."
     )
     name: str | None = Field(default=None, description="Who speaks, if the model's chat template cares.")
-    tool_calls: list[ToolCall] | None = Field(default=None, description="Calls that an answer was made of.")
+    tool_calls: Several[ToolCall] | None = Field(default=None, description="Calls that an answer was made of.")
     tool_call_id: str | None = Field(default=None, description="The call whose result this is.")
     refusal: None = Field(default=None, description="Only null.")
 
@@ -264,13 +264,13 @@ class Message(Strict):
 class ChatRequest(SamplingRequest):
     """`POST /v1/chat/completions`."""
 
-    messages: list[Message] = Field(min_length=1, description="The conversation, oldest message first.")
+    messages: Several[Message] = Field(min_length=1, description="The conversation, oldest message first.")
     max_completion_tokens: MaxTokens | None = Field(
         default=None, description="Output tokens at most; goes before `max_tokens`."
     )
     logprobs: bool | None = Field(default=None, description="Log probabilities of the output.")
     top_logprobs: Logprobs | None = Field(default=None, description="And of this many alternatives, 0 to 20.")
-    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS, description="Functions that may be called.")
+    tools: Several[Tool] | None = Field(default=None, max_length=MAX_TOOLS, description="Functions that may be called.")
     tool_choice: AnyToolChoice | None = Field(
         default=None, description="Which one the answer calls, or that it calls any or none; never `auto`."
     )
@@ -316,7 +316,7 @@ class TokenizeRequest(Strict):
 
     model: str | None = Field(default=None, description="Name of the served model; may be left out.")
     prompt: str | None = Field(default=None, description="The text.")
-    messages: list[Message] | None = Field(default=None, min_length=1, description="Or a conversation.")
+    messages: Several[Message] | None = Field(default=None, min_length=1, description="Or a conversation.")
     add_special_tokens: bool = Field(default=True, description="As for completions; a conversation has its own.")
     add_generation_prompt: bool = Field(default=True, description="End a conversation where the answer begins.")
     return_token_strs: bool = Field(default=False, description="Also return the text of each token.")

@@ -20,7 +20,7 @@ from serving.http.requests import (
     TopK,
     TopP,
 )
-from serving.http.strict import Strict
+from serving.http.strict import Several, Strict
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.wire import content_to_wire, params_to_wire
 
@@ -33,7 +33,7 @@ def _kind_of_content(content: Any) -> str | None:
 
 
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[TokenId], Tag("<ids>")],
+    Annotated[str, Tag("<text>")] | Annotated[Several[TokenId], Tag("<ids>")],
     Discriminator(
         _kind_of_content, custom_error_type="content", custom_error_message="give a text, or a list of token ids"
     ),
@@ -51,8 +51,8 @@ class SessionParams(Strict):
     top_k: TopK = Field(default=0, description="Keep the k likeliest tokens; 0 is off.")
     min_p: MinP = Field(default=0.0, description="Drop tokens less likely than this share of the likeliest; 0 is off.")
     seed: int | None = Field(default=None, description="Makes sampling repeatable.")
-    stop: list[str] = Field(default=[], description="Strings that end the output, and are not part of it.")
-    stop_token_ids: list[TokenId] = Field(default=[], description="Tokens that end the output.")
+    stop: Several[str] = Field(default=[], description="Strings that end the output, and are not part of it.")
+    stop_token_ids: Several[TokenId] = Field(default=[], description="Tokens that end the output.")
     ignore_eos: bool = Field(default=False, description="Go on past the end of sequence.")
     repetition_penalty: RepetitionPenalty = Field(default=1.0, description="Divides logits of tokens seen; 1 is off.")
     presence_penalty: Penalty = Field(
