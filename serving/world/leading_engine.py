@@ -17,6 +17,8 @@ from serving.world.orders import Call, blocks_to_bytes, pages_to_bytes, plan_to_
 from serving.world.pages import rehearse, whole
 
 _LOOK_S = 0.0002
+_LONGEST_PAUSE_S = 0.004
+_LATE_SHARE = 0.02  # of a wait, that its end may go unseen: on a CPU each look takes time from the step itself
 _PART_S = 10.0
 _REASON_S = 1.0  # that a process has ended is heard about as soon as its devices fail
 
@@ -59,9 +61,7 @@ class LeadingEngine:
         result: list[StepResult] = []
 
         def collect() -> bytes:
-            while self._outstanding and not self._engine.is_ready():  # what waits on a device cannot be woken
-                self._leader.check()
-                time.sleep(_LOOK_S)
+            self._wait()
             result.append(self._engine.collect())
             return result_to_bytes(result[0])
 
@@ -81,10 +81,10 @@ class LeadingEngine:
         return self.collect()
 
     def gather(self, blocks: Sequence[int]) -> Contents:
-        """See `PageAccess.gather`; every process has all of what it gives."""
+        """See `PageAccess.gather`; what it gives is whole, on one device of this process."""
         gathered: list[Contents] = []
         self._make(Call.GATHER, blocks_to_bytes(blocks), lambda: gathered.append(whole(self._engine.gather(blocks))))
-        return gathered[0]
+        return tuple(piece.addressable_data(0) for piece in gathered[0])
 
     def place(self, pages: Contents) -> Pages:
         """See `PageAccess.place`: they wait in this process's memory, and `scatter` sends them to the others."""
@@ -102,6 +102,14 @@ class LeadingEngine:
         self._make(Call.CLOSE, b"", self._engine.close)
         self._leader.wait_for_all(_PART_S)
         self._leader.close(_PART_S)
+
+    def _wait(self) -> None:
+        """Waits for the oldest step, or for the end of the world: who waits on a device cannot be woken."""
+        from_s = time.monotonic()
+        while self._outstanding and not self._engine.is_ready():
+            self._leader.check()
+            late_s = _LATE_SHARE * (time.monotonic() - from_s)
+            time.sleep(min(max(late_s, _LOOK_S), _LONGEST_PAUSE_S))
 
     def _make(self, call: Call, body: bytes, make: Callable[[], bytes | None]) -> None:
         self._leader.publish(call, body)

@@ -5,7 +5,7 @@ import pytest
 
 from s2l_jax.core.errors import InvalidArgument
 from serving.config import ServeConfig
-from serving.devices import devices_of, devices_of_all
+from serving.devices import devices_of, devices_of_all, devices_of_world
 from serving.slices import Slice
 
 
@@ -73,3 +73,18 @@ def test_slices_share_no_device(monkeypatch):
         devices_of_all(Slice.parse_all("v6e-4,tpu=2"))
     with pytest.raises(InvalidArgument, match="slices are of cpu and tpu"):
         devices_of_all(Slice.parse_all("tpu=1,cpu=1"))
+
+
+@dataclass(frozen=True)
+class ChipOf(Chip):
+    process_index: int = 0
+
+
+def test_a_slice_of_a_world_has_as_many_devices_of_each_process(monkeypatch):
+    chips = [ChipOf(index, process_index=index % 2) for index in range(6)]
+    monkeypatch.setattr(jax, "devices", lambda platform: chips)
+    assert devices_of_world(Slice.parse("tpu=4"), 2) == (chips[0], chips[2], chips[1], chips[3])
+    with pytest.raises(InvalidArgument, match="'tpu=8', but rank 0 of 2 has 3 of them"):
+        devices_of_world(Slice.parse("tpu=8"), 2)
+    with pytest.raises(InvalidArgument, match="'tpu=3', which cannot be split evenly over 2 processes"):
+        devices_of_world(Slice.parse("tpu=3"), 2)

@@ -5,30 +5,39 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from serving.client import Client, SamplingParams
+from serving.client import SamplingParams
 from tests.serving.test_cli import ENVIRONMENT, S2L
 from tests.serving.world.harness import free_ports
 
 TIMEOUT_S = 120.0
+SILENCE_S = 3.0
 OUTPUT_TOKENS = 12
 PARAMS = SamplingParams(max_tokens=OUTPUT_TOKENS, ignore_eos=True)
 SIZES = (
-    *("--model", "tiny-random", "--max-model-len", "48", "--block-size", "4", "--kv-blocks", "14"),
+    *("--max-model-len", "48", "--block-size", "4", "--kv-blocks", "14"),
     *("--token-budget", "4", "--max-batch", "2", "--max-sessions", "6", "--quiet"),
 )
+SMALLEST = ("--token-budget", "2")  # fewest executables to compile
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where processes write: what is of one test, and executables, which are kept."""
+
+    folder: Path
+    cache: Path
 
 
 class Process:
     """`s2l serve` in a process."""
 
-    def __init__(self, folder: Path, name: str, *options: str) -> None:
-        self.name = name
-        self._ready = folder / f"{name}.json"
-        self._ready.unlink(missing_ok=True)
-        self._said = folder / f"{name}.txt"
-        command = [*S2L, "serve", *SIZES, "--ready-file", str(self._ready), *options]
+    def __init__(self, place: Place, name: str, *options: str) -> None:
+        self._ready = place.folder / f"{name}.json"
+        self._said = place.folder / f"{name}.txt"
+        command = [*S2L, "serve", *SIZES, "--cache-dir", str(place.cache), "--ready-file", str(self._ready), *options]
         with self._said.open("w") as said:
             self.process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=said)
 
@@ -41,6 +50,10 @@ class Process:
             assert time.monotonic() < end_s
             time.sleep(0.02)
         return int(json.loads(self._ready.read_text())["port"])
+
+    def send(self, number: int) -> None:
+        """Sends a signal."""
+        self.process.send_signal(number)
 
     @property
     def said(self) -> str:
@@ -55,19 +68,27 @@ class Process:
 class World:
     """All processes of an engine.
 
+    Args:
+      place: for what they write.
+      options: of all of them.
+      server: of rank 0 only.
+      size: how many there are.
+      devices: how many they have together.
+
     Attributes:
-      ranks: in order.
+      ranks: the processes, in order.
     """
 
-    def __init__(self, folder: Path, *options: str, size: int = 2, devices: int = 2, silence_s: float = 5.0) -> None:
+    def __init__(
+        self, place: Place, *options: str, server: Sequence[str] = ("--http-port", "0"), size: int = 2, devices: int = 2
+    ) -> None:
         common = (
-            *("--slices", f"cpu={devices}", "--world-size", str(size), "--world-silence-s", str(silence_s)),
-            *("--world-address", f"127.0.0.1:{free_ports()}", "--cache-dir", str(folder / "cache")),
+            *("--slices", f"cpu={devices}", "--world-size", str(size), "--world-silence-s", str(SILENCE_S)),
+            *("--world-address", f"127.0.0.1:{free_ports()}"),
+            *(options if "--model" in options else ("--model", "tiny-random", *options)),
         )
-        self.ranks = [
-            Process(folder, "rank-0", *common, "--world-rank", "0", "--port", "0", "--http-port", "0", *options)
-        ]
-        self.ranks += [Process(folder, f"rank-{rank}", *common, "--world-rank", str(rank)) for rank in range(1, size)]
+        self.ranks = [Process(place, "rank-0", *common, "--world-rank", "0", "--port", "0", *server)]
+        self.ranks += [Process(place, f"rank-{rank}", *common, "--world-rank", str(rank)) for rank in range(1, size)]
 
     @property
     def target(self) -> str:
@@ -99,12 +120,3 @@ def context(number: int) -> list[int]:
     for keep, piece in pieces(number):
         tokens = tokens[:keep] + piece
     return tokens
-
-
-def answer(client: Client, number: int) -> list[int]:
-    """Streams a context and returns what is said to it."""
-    with client.session(PARAMS) as session:
-        for keep, piece in pieces(number):
-            session.update(piece, keep_tokens=keep)
-        session.finish()
-        return [token_id for token in session.tokens() for token_id in token.ids]

@@ -3,6 +3,8 @@
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +14,14 @@ from s2l_jax.core.errors import InternalError, Unavailable
 from s2l_jax.core.ids import BlockId
 from s2l_jax.core.plan import PageCopy, StepPlan
 from s2l_jax.core.scheduler import Scheduler
+from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.errors import EngineGone
+from s2l_jax.models import registry
 from s2l_jax.models.tokenizer import ByteTokenizer
 from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.member import EngineUnit
 from s2l_jax.orchestrator.orchestrator import Orchestrator
+from serving.world import start
 from serving.world.orders import pages_from_bytes, pages_to_bytes
 from tests.orchestrator.harness import EOS, Gate, Recorder, wait_until
 from tests.serving.world.harness import TIMEOUT_S, World, make_engine, world
@@ -194,3 +199,34 @@ def test_pages_travel_with_their_blocks() -> None:
     assert blocks == list(range(8))
     assert found.dtype == pages.dtype
     np.testing.assert_array_equal(found, pages)
+
+
+SIZES = EngineConfig(num_blocks=100, host_blocks=7)
+
+
+def test_all_go_on_with_what_each_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with world(monkeypatch, [make_engine() for _ in range(3)]) as w, ThreadPoolExecutor() as pool:
+        monkeypatch.setattr(start, "fingerprint", lambda _: "the same")
+        sizes = [SIZES, replace(SIZES, num_blocks=90), replace(SIZES, host_blocks=5)]
+        members = [w.leader, *w.followers]
+        chosen = list(pool.map(start.agreed, members, sizes, [None] * 3))
+        assert chosen == [replace(SIZES, num_blocks=90, host_blocks=5)] * 3
+        assert w.ended == []
+
+
+def test_other_weights_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with world(monkeypatch, [make_engine() for _ in range(2)]) as w, ThreadPoolExecutor() as pool:
+        monkeypatch.setattr(start, "fingerprint", lambda model: model)
+        said = pool.submit(start.agreed, w.followers[0], SIZES, "these")  # type: ignore[arg-type]
+        with pytest.raises(EngineGone, match="read different weights"):
+            start.agreed(w.leader, SIZES, "those")  # type: ignore[arg-type]
+        wait_until(lambda: len(w.ended) == 2)
+        assert all("read different weights" in why for why in w.ended)
+        w.followers[0]._agreed.put({"num_blocks": 100, "host_blocks": 0})  # let the thread go
+        said.result(TIMEOUT_S)
+
+
+def test_weights_of_one_model_have_one_fingerprint() -> None:
+    found = [start.fingerprint(registry.load("tiny-random", seed=seed).build()) for seed in (0, 0, 1)]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
