@@ -117,9 +117,9 @@ class Ahead:
                 return advance.under_way.popleft()
         return None
 
-    def is_due(self, member: Member) -> bool:
-        """True if there is anything to gather or to scatter for a member."""
-        has_room = self._has_room(member)
+    def is_due(self, member: Member, *, may_gather: bool) -> bool:
+        """True if there is anything to scatter for a member, or to gather if it may."""
+        has_room = may_gather and self._has_room(member)
         return any(
             (advance.source is member and advance.due and has_room) or (advance.target is member and advance.has_come)
             for advance in self._advances.values()

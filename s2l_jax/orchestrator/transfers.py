@@ -126,7 +126,8 @@ class Transfers:
     def is_due(self, member: Member) -> bool:
         """True if there is anything to gather or to scatter for a member."""
         has_room = self._has_room(member)
-        return self.ahead.is_due(member) or any(
+        goes_first = any(transfer.due for transfer in self._from(member))
+        return self.ahead.is_due(member, may_gather=not goes_first) or any(
             (transfer.source is member and transfer.holds_source and (has_room or not transfer.due))
             or (transfer.target is member and transfer.has_come)
             for transfer in self._moving.values()
