@@ -8,8 +8,8 @@ the machine is the same for both: `interleaved` is one engine on one CPU device,
 engine on two. Gaps between two tokens of one session are taken while prompts are being computed; the first gap of a
 session, in which its KV moves, is reported by itself.
 
-Then one engine hands pages to another, alone and beside a decoding engine: throughput against a plain copy of as many
-bytes, and how much of the shorter of the two is hidden in the other.
+Then contexts come in pieces, with blocks that leave for the other engine as they are computed and without: what of the
+hand-off is left to wait for after the first token. How fast pages move is measured by `benchmarks/handoff.py`.
 
 The two CPU devices share the cores, so separation cannot give decodes what prefills no longer take from them as it does
 with devices that compute side by side: here it is bought with time to first token.
@@ -23,7 +23,6 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,14 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cost_profiles.quiet import ForeignCores
-from s2l_jax.core.ids import SessionId, SlotId
 from s2l_jax.core.params import SamplingParams
-from s2l_jax.core.plan import Chunk, StepPlan
-from s2l_jax.engine.buckets import copy_runs
-from s2l_jax.engine.engine import JaxEngine
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
-from s2l_jax.transport.in_process import InProcessTransport
-from serving.assembly import Assembly, assemble, build_all
+from serving.assembly import Assembly, assemble
 from serving.config import ServeConfig
 from serving.devices import devices_of_all
 from serving.slices import Slice
@@ -50,7 +44,7 @@ CONFIG = ServeConfig(
     generate_slices="cpu=1",
 )  # fmt: skip
 DECODING, SHORT_PROMPT, LONG_PROMPT, PROMPTS, PAUSE_S = 6, 32, 1024, 4, 0.5
-MOVED_PAGES, MOVES, DECODES, DECODE_STEPS = 128, 4, 8, 8
+STREAMS, STREAMS_BESIDE, PIECE, PIECE_PAUSE_S = 2, 1, 128, 0.8
 TIMEOUT_S = 300.0
 
 
@@ -164,139 +158,105 @@ def show_smoothness(found: dict[str, dict[str, float]], console: Console) -> Non
     console.print(table)
 
 
-# Hand-off by itself
+# Sending ahead
 
 
-class Link:
-    """Two engines of one process, and the pages between them, driven without an orchestrator."""
+@dataclass
+class Streamed:
+    """What sessions did whose context came in pieces, in seconds, and what moved."""
 
-    def __init__(self, source: JaxEngine, target: JaxEngine) -> None:
-        self.source, self.target = source, target
-        self.transport = InProcessTransport()
-        self.page_bytes = 0
-        for engine in (source, target):
-            engine.warmup()
-
-    def move(self, pages: int) -> float:
-        """Seconds that a number of pages take, from the first gather to the last scatter."""
-        begin_s = time.perf_counter()
-        futures = []
-        for run in copy_runs(pages):
-            contents = self.source.gather(range(pages)[run])
-            futures.append((run, self.transport.fetch(self.transport.offer(contents), self.target.place)))
-        for run, future in futures:
-            placed = future.result()
-            self.page_bytes = sum(piece.nbytes for piece in placed) // (run.stop - run.start)
-            self.target.scatter(range(pages)[run], placed)
-        self.target.place(self.target.gather([0]))  # behind the last scatter
-        return time.perf_counter() - begin_s
+    ttft_s: list[float] = field(default_factory=list)
+    second_token_s: list[float] = field(default_factory=list)
+    gaps_s: list[float] = field(default_factory=list)
 
 
-class RawCopy:
-    """NumPy copies between two places of memory, in runs as long as those of pages."""
+def one_streamed_round(assembly: Assembly, rng: np.random.Generator, found: Streamed) -> None:
+    """Contexts come in pieces, one session after the other, while others decode."""
 
-    def __init__(self, byte_count: int, run_bytes: int) -> None:
-        self._source, self._target = np.ones(byte_count, np.uint8), np.ones(byte_count, np.uint8)  # touched, both
-        self._run_bytes = run_bytes
+    def piece(length: int) -> list[int]:
+        return rng.integers(1000, 40000, length).tolist()
 
-    def seconds(self) -> float:
-        """Seconds that all of it takes."""
-        begin_s = time.perf_counter()
-        for start in range(0, len(self._source), self._run_bytes):
-            run = slice(start, start + self._run_bytes)
-            self._target[run] = self._source[run]
-        return time.perf_counter() - begin_s
-
-
-class Decoding:
-    """An engine that decodes: each call runs some steps of a few sessions, on a thread of its own."""
-
-    def __init__(self, engine: JaxEngine) -> None:
-        self._engine = engine
-        self._owner = ThreadPoolExecutor(1)
-        self._position = 0
-        per_session = engine.config.num_blocks // DECODES
-        self._tables = [np.arange(i * per_session, (i + 1) * per_session, dtype=np.int32) for i in range(DECODES)]
-
-    def run(self) -> Future[float]:
-        """Begins; gives the seconds it took."""
-        return self._owner.submit(self._steps)
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._owner.shutdown()
-
-    def _steps(self) -> float:
-        begin_s = time.perf_counter()
-        token = np.array([5], np.int32)
-        for _ in range(DECODE_STEPS):
-            chunks = [
-                Chunk(SessionId(f"{slot}"), SlotId(slot), self._position, token, table)
-                for slot, table in enumerate(self._tables)
-            ]
-            self._engine.execute(StepPlan(self._position + 1, tuple(chunks), ()))
-            self._position += 1
-        return time.perf_counter() - begin_s
+    running = [ask(assembly, f"running {i}", piece(SHORT_PROMPT), 1500) for i in range(STREAMS_BESIDE)]
+    wait_until(lambda: all(len(sink.token_s) > 3 for sink in running))
+    begin_s = time.perf_counter()
+    params = SamplingParams(max_tokens=3, ignore_eos=True)
+    for number in range(STREAMS):
+        sink, name = Asked(0.0), f"stream {number}"
+        assembly.orchestrator.open(sink=sink, session_id=name, params=params, content=piece(PIECE))
+        for _ in range(LONG_PROMPT // PIECE - 2):
+            time.sleep(PIECE_PAUSE_S)
+            assembly.orchestrator.append(name, piece(PIECE))
+        time.sleep(PIECE_PAUSE_S)
+        sink.asked_s = time.perf_counter()
+        assembly.orchestrator.append(name, piece(PIECE), final=True)
+        assert sink.ended.wait(TIMEOUT_S)
+        found.ttft_s.append(sink.token_s[0] - sink.asked_s)
+        found.second_token_s.append(sink.token_s[1] - sink.token_s[0])
+    end_s = time.perf_counter()
+    for number in range(STREAMS_BESIDE):
+        assembly.orchestrator.cancel(f"running {number}")
+    found.gaps_s += [gap for sink in running for gap in sink.gaps_s(begin_s, end_s)]
 
 
-def handoff(rounds: int) -> dict[str, float]:
-    """Engines 0 and 1 exchange pages while engine 2 decodes."""
-    built = build_all(replace(CONFIG, generate_slices="cpu=1,cpu=1"))
-    link = Link(built[0].engine, built[1].engine)
-    built[2].engine.warmup()
-    decoding = Decoding(built[2].engine)
-    link.move(MOVED_PAGES)
-    decoding.run().result()
-    raw = RawCopy(MOVED_PAGES * link.page_bytes, 8 * link.page_bytes)
-    moves: list[float] = []
-    copies: list[float] = []
-    alone: list[float] = []
-    both: list[float] = []
-    for _ in range(rounds):
-        moves.append(sum(link.move(MOVED_PAGES) for _ in range(MOVES)))
-        copies.append(raw.seconds())
-        alone.append(decoding.run().result())
-        begin_s = time.perf_counter()
-        decodes = decoding.run()
-        for _ in range(MOVES):
-            link.move(MOVED_PAGES)
-        decodes.result()
-        both.append(time.perf_counter() - begin_s)
-    decoding.close()
-    link.transport.close()
-    moves_s, alone_s, both_s = map(statistics.median, (moves, alone, both))
-    gigabytes = MOVED_PAGES * link.page_bytes / 1e9
-    return {
-        "pages": MOVED_PAGES,
-        "GB": gigabytes,
-        "hand-off GB/s": MOVES * gigabytes / moves_s,
-        "raw copy GB/s": gigabytes / statistics.median(copies),
-        "hand-offs alone s": moves_s,
-        "decodes alone s": alone_s,
-        "both s": both_s,
-        "hidden": (alone_s + moves_s - both_s) / min(alone_s, moves_s),
-    }
+def sending_ahead(rounds: int, console: Console) -> dict[str, dict[str, float]]:
+    """The same two engines, with and without blocks that leave before their session."""
+    with_it = assemble(CONFIG)
+    without = assemble(replace(CONFIG, send_ahead=False), costs=with_it.costs)
+    deployments = {"without": without, "ahead": with_it}
+    found: dict[str, dict[str, float]] = {}
+    done = {name: Streamed() for name in deployments}
+    for number in range(rounds + 1):
+        for name, assembly in deployments.items():
+            one_streamed_round(assembly, np.random.default_rng(number), done[name] if number else Streamed())
+        console.print(f"round {number} of {rounds}", highlight=False)
+    for name, assembly in deployments.items():
+        counters, streamed = assembly.orchestrator.stats().counters, done[name]
+        found[name] = {
+            "time to first token from the last piece P50": statistics.median(streamed.ttft_s),
+            "first to second token P50": statistics.median(streamed.second_token_s),
+            "first to second token longest": max(streamed.second_token_s),
+            "gap of those who decode P50": float(np.quantile(streamed.gaps_s, 0.5)),
+            "gap of those who decode P99": float(np.quantile(streamed.gaps_s, 0.99)),
+        }
+        moved = f"{counters.ahead_blocks} blocks ahead, {counters.handoff_blocks} after the first token"
+        console.print(f"{name}: {counters.handoffs} sessions handed over, {moved}", highlight=False)
+        assembly.orchestrator.close()
+    return found
+
+
+def show_ahead(found: dict[str, dict[str, float]], console: Console) -> None:
+    table = Table(title=f"contexts of {LONG_PROMPT} tokens come in {LONG_PROMPT // PIECE} pieces (ms)")
+    for column in ("", "nothing ahead", "ahead", "ratio"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, value in found["without"].items():
+        other = found["ahead"][name]
+        table.add_row(name, f"{value * 1e3:.0f}", f"{other * 1e3:.0f}", f"{value / other:.2f}")
+    console.print(table)
 
 
 @click.command(help=__doc__)
 @click.option("--quick", is_flag=True, help="Fewer rounds.")
-@click.option("--only-handoff", is_flag=True, help="Only the second part.")
+@click.option("--only", type=click.Choice(["smoothness", "ahead"]), help="Only this part.")
 @click.option("--out", default=Path("out/separate"), show_default=True, type=click.Path(path_type=Path))
-def main(quick: bool, only_handoff: bool, out: Path) -> None:
+def main(quick: bool, only: str | None, out: Path) -> None:
     """Runs both parts and prints a table of each."""
     console = Console(width=120)
     others = ForeignCores()
     devices_of_all(Slice.parse_all("cpu=3"))  # before anything runs there
-    found = {} if only_handoff else smoothness(2 if quick else 5, console)
-    gc.collect()  # the weights: cycles keep them
-    if found:
+    rounds = 2 if quick else 5
+    content: dict[str, object] = {}
+    if only != "ahead":
+        found = smoothness(rounds, console)
         show_smoothness(found, console)
-    moved = handoff(5 if quick else 15)
-    console.print("  ".join(f"{name}: {value:.3g}" for name, value in moved.items()), highlight=False)
-    console.print(f"hand-off / raw copy: {moved['hand-off GB/s'] / moved['raw copy GB/s']:.2f}", highlight=False)
+        content["smoothness"] = found
+        gc.collect()  # the weights: cycles keep them
+    if only != "smoothness":
+        found = sending_ahead(rounds, console)
+        show_ahead(found, console)
+        content["ahead"] = found
     console.print(f"other programs kept {others.average():.2f} cores busy", highlight=False)
     out.mkdir(parents=True, exist_ok=True)
-    content = {"smoothness": found, "handoff": moved, "foreign_cores": others.average()}
+    content["foreign_cores"] = others.average()
     (out / "separate.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
