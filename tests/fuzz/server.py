@@ -1,11 +1,18 @@
-"""A server to be fuzzed, in a process of its own. It prints its ports, and ends with its input."""
+"""A server to be fuzzed, in a process of its own, and watched as `s2l serve` is.
+
+It prints its ports, and ends with its input.
+"""
 
 import asyncio
 import json
 import sys
 
-from tests.serving.harness import Sizes
-from tests.serving.http.http_harness import http_world
+from s2l_jax.models.tokenizer import ByteTokenizer
+from serving.http.server import HttpConfig, HttpServer
+from serving.metrics.readings import ServerFacts
+from serving.watch.observation import observe
+from tests.serving.harness import Sizes, world
+from tests.serving.http.http_harness import TEMPLATE
 
 MAX_SESSIONS = 64
 IDLE_TIMEOUT_S = 0.3
@@ -22,9 +29,18 @@ SIZES = Sizes(
 
 async def main() -> None:
     """Serves until standard input is closed."""
-    async with http_world(SIZES) as one:
-        print(json.dumps({"grpc": one.behind.port, "http": one.port}), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+    async with world(SIZES) as one:
+        seen = observe(one.orchestrator, ServerFacts("fake"))
+        server = HttpServer(
+            one.orchestrator, one.server._model, ByteTokenizer(), TEMPLATE, HttpConfig(port=0), seen, one.tenants
+        )
+        port = await server.start()
+        try:
+            with seen.history.sampling():
+                print(json.dumps({"grpc": one.port, "http": port}), flush=True)
+                await asyncio.to_thread(sys.stdin.read)
+        finally:
+            await server.stop()
 
 
 if __name__ == "__main__":
