@@ -130,7 +130,7 @@ class Profile:
       serving_slowdown: how many times as long a step takes while a server runs it, beside the one that `costs` and
         `padded` have of an engine alone: on a CPU the orchestrator and its clients want the same cores.
       idle_slowdown: how many times as long a step takes that starts when the device has stood idle for `LEAST_IDLE_S`:
-        clocks and caches are cold.
+        clocks and caches may be cold.
       conditions: under which it was measured: when, with what software, how quiet the machine was.
     """
 

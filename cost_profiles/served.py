@@ -5,7 +5,7 @@ from typing import NamedTuple
 from s2l_jax.core.plan import StepPlan
 
 LEAST_IDLE_S = 0.05
-"""A device that stood idle this long runs its next step more slowly; see `Profile.idle_slowdown`."""
+"""A device that stood idle this long may run its next step more slowly; see `Profile.idle_slowdown`."""
 
 
 class ServedStep(NamedTuple):
