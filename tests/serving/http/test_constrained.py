@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from websockets.sync.client import connect
 from s2l_jax.core.errors import InvalidArgument
 from serving.client import Client, Constraint, SamplingParams
 from tests.serving.harness import threaded_world
-from tests.serving.http.http_harness import HttpWorld, tiny_world
+from tests.serving.http.http_harness import HttpWorld
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 GREEDY = {"model": "tiny-random", "max_tokens": 120, "temperature": 0.0}
@@ -42,18 +41,6 @@ class Animal(BaseModel):
     name: Annotated[str, Field(max_length=3)]
     legs: Annotated[list[Leg], Field(max_length=2)]
     tame: bool | None
-
-
-@pytest.fixture(scope="module")
-def tiny(request: pytest.FixtureRequest) -> Iterator[HttpWorld]:
-    with tiny_world(request.config.cache.mkdir("serving")) as one:
-        yield one
-
-
-@pytest.fixture
-def client(tiny: HttpWorld) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{tiny.url}/v1", api_key="none", max_retries=0, timeout=20) as one:
-        yield one
 
 
 @pytest.mark.parametrize(

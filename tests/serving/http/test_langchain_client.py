@@ -1,23 +1,16 @@
 """The `langchain-openai` package, unmodified, against the tiny model."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from tests.serving.http.http_harness import HttpWorld, tiny_world
+from tests.serving.http.http_harness import HttpWorld
 
 langchain_openai = pytest.importorskip("langchain_openai", reason="it is in the extra `dev`")
 
 PROMPT = [("system", "Be brief."), ("human", "Hello")]
-
-
-@pytest.fixture(scope="module")
-def tiny(request: pytest.FixtureRequest) -> Iterator[HttpWorld]:
-    with tiny_world(request.config.cache.mkdir("serving")) as one:
-        yield one
 
 
 @pytest.fixture

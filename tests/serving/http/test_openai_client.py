@@ -3,29 +3,16 @@
 import asyncio
 import json
 import math
-from collections.abc import Iterator
 
 import httpx2
 import openai
 import pytest
 
-from tests.serving.http.http_harness import HttpWorld, tiny_world
+from tests.serving.http.http_harness import HttpWorld
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
 RENDERED = "[system]Be brief.[user]Hello[assistant]"
 GREEDY = {"model": "tiny-random", "max_tokens": 12, "temperature": 0.0}
-
-
-@pytest.fixture(scope="module")
-def tiny(request: pytest.FixtureRequest) -> Iterator[HttpWorld]:
-    with tiny_world(request.config.cache.mkdir("serving")) as one:
-        yield one
-
-
-@pytest.fixture
-def client(tiny: HttpWorld) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{tiny.url}/v1", api_key="none", max_retries=0, timeout=20) as one:
-        yield one
 
 
 def test_models(client: openai.OpenAI) -> None:

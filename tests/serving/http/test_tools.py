@@ -1,7 +1,6 @@
 """Calls of functions, with the `openai` package, unmodified, over the tiny model."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -12,7 +11,7 @@ from serving.http.requests import Message
 from serving.http.tool_calls import CallReader
 from serving.http.tools import Tool, constraint_of
 from tests.serving.harness import run
-from tests.serving.http.http_harness import HttpWorld, http_world, tiny_world
+from tests.serving.http.http_harness import http_world
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 GREEDY = {"model": "tiny-random", "max_tokens": 120, "temperature": 0.0, "messages": MESSAGES}
@@ -33,18 +32,6 @@ WEATHER = {
 }
 NOW = {"type": "function", "function": {"name": "now", "strict": True}}
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
-
-
-@pytest.fixture(scope="module")
-def tiny(request: pytest.FixtureRequest) -> Iterator[HttpWorld]:
-    with tiny_world(request.config.cache.mkdir("serving")) as one:
-        yield one
-
-
-@pytest.fixture
-def client(tiny: HttpWorld) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{tiny.url}/v1", api_key="none", max_retries=0, timeout=20) as one:
-        yield one
 
 
 def check(name: str, arguments: str) -> None:
