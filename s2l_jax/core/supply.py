@@ -33,9 +33,6 @@ class BlockSupply:
         if short <= 0:
             return tokens
         need = -(-short // session.block_size)
-        if need <= self._pool.available and session.is_final and session.admitted is not None:
-            session.add_blocks(self._pool.allocate(need))  # as `take` does, in less time: this is what happens most
-            return tokens
         worth_s = 0.0 if session.is_final else self._costs.recompute(tokens, session.computed) / need
         blocks = self.take(session, need, worth_s, draft)
         session.add_blocks(blocks)
