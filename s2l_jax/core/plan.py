@@ -14,6 +14,9 @@ from s2l_jax.core.records import fields_of
 LAST_SAMPLED = -1
 """In `Chunk.tokens`: the token that this session sampled last, which the host may not know yet."""
 
+MASK_WORD_BITS = 32
+"""Of a word of `Sample.mask`."""
+
 
 class Chunk(NamedTuple):
     """A range of one session's tokens to run through the model.

@@ -14,13 +14,12 @@ from jax.stages import Compiled
 from jaxtyping import Array
 
 from kernels_pallas.attention import kv_pages_shape
+from s2l_jax.core.plan import MASK_WORD_BITS
 from s2l_jax.engine.buckets import FORWARD_PARTS, ForwardShape, SampleShape, Variant, gather_name, scatter_name
 from s2l_jax.engine.config import EngineConfig
 from s2l_jax.engine.device_code import Contents, DeviceCode, Pages
 from s2l_jax.engine.placement import Placement
 from s2l_jax.models.config import ModelConfig
-
-_WORD_BITS = 32
 
 
 class DeviceState:
@@ -41,7 +40,7 @@ class DeviceState:
         self.placement = placement
         self._whole, self._put = placement.whole, placement.putter()  # made once: every step needs them
         self.executables: Mapping[str, Compiled] = {}
-        self.mask_words = -(-model_config.vocab_size // _WORD_BITS)
+        self.mask_words = -(-model_config.vocab_size // MASK_WORD_BITS)
         self._no_masks: dict[int, Array] = {}
         self._model_config = model_config
         self._config = config

@@ -17,12 +17,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from s2l_jax.core.params import MAX_LOGPROBS
+from s2l_jax.core.plan import MASK_WORD_BITS
 
 _INFINITY_BITS = 0x7F800000
 _HISTORY_TILE_TOKENS = 512
 _DRAW_GROUP_COLUMNS = 256
 _NEVER = -1e30  # finite, since a row whose logits are not is an error; no logit is near it
-_WORD_BITS = 32
 
 type Logits = Float[Array, "rows vocab"]
 
@@ -121,7 +121,7 @@ def constrain(logits: Logits, rows: SampleRows, masks: Int[Array, "rows words"])
     num_rows, vocab = logits.shape
 
     def mask() -> Array:
-        bits = masks[:, :, None] >> jnp.arange(_WORD_BITS, dtype=jnp.int32) & 1
+        bits = masks[:, :, None] >> jnp.arange(MASK_WORD_BITS, dtype=jnp.int32) & 1
         allowed = bits.reshape(num_rows, -1)[:, :vocab] > 0
         return jnp.where(allowed | ~rows.constrained[:, None], logits, _NEVER)
 

@@ -14,6 +14,7 @@ import llguidance
 import numpy as np
 
 from s2l_jax.core.constraint import Constraint, InvalidConstraint
+from s2l_jax.core.plan import MASK_WORD_BITS
 from s2l_jax.models.tokenizer import Tokenizer
 
 MAX_GRAMMARS = 64
@@ -21,7 +22,6 @@ MAX_GRAMMARS = 64
 
 _COMMA, _COLON = ", ?", ": ?"  # other white space costs tokens, and a small model may go on with it for ever
 _MAX_REASON_CHARS = 400
-_WORD_BITS = 32
 
 
 class GrammarState:
@@ -173,7 +173,7 @@ def _without(words: np.ndarray, token_ids: Sequence[int]) -> np.ndarray:
     """A mask in which some tokens may not come."""
     rest = words.copy()
     for token_id in token_ids:
-        rest[token_id // _WORD_BITS] &= ~np.left_shift(np.int32(1), np.int32(token_id % _WORD_BITS))
+        rest[token_id // MASK_WORD_BITS] &= ~np.left_shift(np.int32(1), np.int32(token_id % MASK_WORD_BITS))
     return rest
 
 
