@@ -5,6 +5,7 @@ anybody else who begins alike; whoever needs memory takes it, the oldest first. 
 stops asking for it: no key ever stands for other content.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -85,6 +86,16 @@ class Inflow:
 
     def __contains__(self, expected: Expected) -> bool:
         return expected in self._expected
+
+    def continuing(self, session: Session, coming: Iterable[Expected], tokens: int) -> list[Expected]:
+        """Those of what is expected, in order, that continue the blocks of a session, within its first tokens."""
+        start, found = len(session.blocks), []
+        for expected in coming:
+            end = start + len(expected.blocks)
+            if end * session.block_size <= tokens and tuple(session.keys(start, end)) == expected.content.keys:
+                found.append(expected)
+                start = end
+        return found
 
     def take(self, expected: Expected) -> np.ndarray:
         """Gives the blocks, int32 `[n]`, to the session that the content is for: they are its own from now on."""

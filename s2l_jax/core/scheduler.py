@@ -21,11 +21,11 @@ from s2l_jax.core.admission import Admitter
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import CostModel, PhysicalCosts
 from s2l_jax.core.draft import Flight
-from s2l_jax.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from s2l_jax.core.errors import FailedPrecondition, InvalidArgument
 from s2l_jax.core.eviction import Evictor
 from s2l_jax.core.gaps import GapEstimator
 from s2l_jax.core.handoff import Handoff, pack, unpack
-from s2l_jax.core.ids import SessionId, SlotId
+from s2l_jax.core.ids import SessionId
 from s2l_jax.core.inflow import Expected, Inflow
 from s2l_jax.core.memory import Memory
 from s2l_jax.core.outcome import Ack, HostStats, Output, SchedulerStats, SessionStats
@@ -34,7 +34,7 @@ from s2l_jax.core.plan import SampledToken, StepPlan, StepResult
 from s2l_jax.core.policy import find_policy
 from s2l_jax.core.queues import Queues
 from s2l_jax.core.reuse import cached_tokens, claim_shared
-from s2l_jax.core.rows import Rows
+from s2l_jax.core.roster import Roster
 from s2l_jax.core.session import Session, SessionState
 from s2l_jax.core.step_builder import StepBuilder
 from s2l_jax.core.tenants import TenantUsage
@@ -69,11 +69,9 @@ class Scheduler:
         self._admitter = Admitter(config, self._policy, self.costs)
         evictor = Evictor(config, self.costs, self._policy, self._memory, self._queues, self._gaps)
         self._builder = StepBuilder(config, self.costs, self._policy, self._memory, self._queues, evictor, self._usage)
-        self._rows = Rows(config.max_sessions)
-        self._sessions: dict[SessionId, Session] = {}
+        self._roster = Roster(config.max_sessions, self._usage)
         self._in_flight: deque[Flight] = deque()
         self._random = random.Random(config.seed)
-        self._arrivals = 0
         self._steps = 0
 
     # Events
@@ -107,17 +105,17 @@ class Scheduler:
           ResourceExhausted: `max_sessions` are open.
           InvalidArgument: context and `max_tokens` exceed `max_model_len`, or a final context is empty.
         """
-        self._check_new(session_id)
-        self._check_room()
+        roster = self._roster
+        roster.check_new(session_id)
+        roster.check_room()
         tokens = np.asarray(tokens, np.int32)
         self._check_length(len(tokens), params, final=final)
-        row = self._take_row()
         session = Session(
             session_id,
-            row,
+            roster.take_row(),
             params,
             seed=self._random.getrandbits(63) if params.seed is None else params.seed,
-            arrival=self._arrivals,
+            arrival=roster.arrivals,
             now_s=now_s,
             block_size=self.config.block_size,
             tenant=tenant,
@@ -125,9 +123,7 @@ class Scheduler:
             deadline_s=math.inf if deadline_s is None else deadline_s,
         )
         session.hands_over = self.config.role == "prefill"
-        self._arrivals += 1
-        self._sessions[session_id] = session
-        self._usage.join(tenant)
+        roster.enter(session)
         return self._apply(session, 0, tokens, now_s, final)
 
     def append(self, session_id: SessionId, tokens: Tokens, now_s: float, *, final: bool = False, seq: int = 0) -> Ack:
@@ -222,26 +218,21 @@ class Scheduler:
           AlreadyExists: a session of this id is open.
           InvalidArgument: it is longer than `max_model_len`.
         """
-        self._check_new(handoff.session_id)
+        roster, pool, size = self._roster, self._memory.pool, self.config.block_size
+        roster.check_new(handoff.session_id)
         self._check_length(handoff.prompt_tokens, handoff.params, final=True)
-        if len(self._sessions) == self.config.max_sessions:
+        if roster.is_full:
             return None
-        size, pool = self.config.block_size, self._memory.pool
-        session = unpack(handoff, self._take_row(), self._arrivals, size)
+        session = unpack(handoff, roster.take_row(), roster.arrivals, size)
         if handoff.computed:
             claim_shared(session, pool, None)
             session.reused = handoff.stats.reused_tokens
-        here = len(session.blocks)
-        continuing: list[Expected] = []
-        for expected in coming:
-            end = here + len(expected.blocks)
-            if end * size <= handoff.computed and tuple(session.keys(here, end)) == expected.content.keys:
-                continuing.append(expected)
-                here = end
+        continuing = self.inflow.continuing(session, coming, handoff.computed)
+        here = len(session.blocks) + sum(len(expected.blocks) for expected in continuing)
         need = -(-handoff.computed // size) - here
         if -(-(handoff.computed + 1) // size) - here > pool.available:  # with one for the token that comes next
             session.keep_computed(0, pool)
-            self._rows.give(session.slot)
+            roster.rows.give(session.slot)
             return None
         session.is_arriving = True
         session.state = SessionState.HANDOFF
@@ -252,7 +243,8 @@ class Scheduler:
         session.ends.append(session.computed)
         if len(session.blocks):
             self._memory.admit(session)
-        self._enter(session, handoff.open_s if handoff.first_token_s is None else handoff.first_token_s)
+        roster.enter(session)
+        self._place(session, handoff.open_s if handoff.first_token_s is None else handoff.first_token_s)
         return session.blocks.view[here:]
 
     def resume(self, handoff: Handoff, now_s: float) -> None:
@@ -265,14 +257,16 @@ class Scheduler:
           ResourceExhausted: `max_sessions` are open.
           InvalidArgument: it is longer than `max_model_len`.
         """
-        self._check_new(handoff.session_id)
-        self._check_room()
+        roster = self._roster
+        roster.check_new(handoff.session_id)
+        roster.check_room()
         self._check_length(handoff.prompt_tokens, handoff.params, final=handoff.final_s is not None)
-        session = unpack(handoff, self._take_row(), self._arrivals, self.config.block_size)
+        session = unpack(handoff, roster.take_row(), roster.arrivals, self.config.block_size)
         session.hands_over = self.config.role == "prefill" and handoff.first_token_s is None
         session.lost = min(handoff.lost, len(session.tokens))
         session.last_event_s = now_s
-        self._enter(session, now_s)
+        roster.enter(session)
+        self._place(session, now_s)
         session.hash_blocks()
 
     def arrive(self, session_id: SessionId, now_s: float) -> None:
@@ -390,9 +384,9 @@ class Scheduler:
         """
         if self._in_flight:
             raise RuntimeError("forget_kv() with a step in flight: fail it first")
-        self._memory.forget_device(self._sessions.values())
-        self._rows.forget()
-        for session in self._sessions.values():
+        self._memory.forget_device(self._roster.sessions)
+        self._roster.rows.forget()
+        for session in self._roster.sessions:
             self._place(session, session.last_event_s)
 
     # Views
@@ -403,9 +397,7 @@ class Scheduler:
         Raises:
           NotFound: there is none.
         """
-        if session_id not in self._sessions:
-            raise NotFound(f"session {session_id!r} is not open: it was never opened, or it has ended")
-        return self._sessions[session_id]
+        return self._roster.find(session_id)
 
     def cached_tokens(self, tokens: np.ndarray, tenant: str = "") -> int:
         """How many leading tokens, int32 `[n]`, need not be computed here: their KV is on the device or the host."""
@@ -420,7 +412,7 @@ class Scheduler:
     @property
     def open_sessions(self) -> int:
         """How many sessions are open."""
-        return len(self._sessions)
+        return len(self._roster)
 
     @property
     def held_blocks(self) -> int:
@@ -431,7 +423,7 @@ class Scheduler:
         """A snapshot of counts; O(open sessions)."""
         pool, host = self._memory.pool, self._memory.host
         return SchedulerStats(
-            sessions=dict(Counter(session.state.value for session in self._sessions.values())),
+            sessions=dict(Counter(session.state.value for session in self._roster.sessions)),
             free_blocks=pool.free,
             cached_blocks=pool.cached,
             held_blocks=pool.held,
@@ -444,34 +436,14 @@ class Scheduler:
 
     def check_integrity(self) -> None:
         """Raises RuntimeError unless blocks, slots and states add up. For tests and idle moments: O(pool)."""
-        self._memory.check_integrity(self._sessions.values())
-        self._rows.check_integrity([session.slot for session in self._sessions.values()])
-        for session in self._sessions.values():
+        sessions = self._roster.sessions
+        self._memory.check_integrity(sessions)
+        self._roster.rows.check_integrity([session.slot for session in sessions])
+        for session in sessions:
             session.check_integrity()
-        self._queues.check_integrity(self._sessions.values())
+        self._queues.check_integrity(sessions)
 
     # How it is done
-
-    def _check_new(self, session_id: SessionId) -> None:
-        if session_id in self._sessions:
-            raise AlreadyExists(f"session {session_id!r} is open already: choose another id")
-
-    def _check_room(self) -> None:
-        if len(self._sessions) == self.config.max_sessions:
-            raise ResourceExhausted(f"all {self.config.max_sessions} sessions are in use: try again later")
-
-    def _enter(self, session: Session, now_s: float) -> None:
-        """Takes in a session that has been elsewhere."""
-        self._arrivals += 1
-        self._sessions[session.id] = session
-        self._usage.join(session.tenant)
-        self._place(session, now_s)
-
-    def _take_row(self) -> SlotId:
-        row = self._rows.take()
-        if row is None:
-            raise RuntimeError("there are fewer rows than sessions")
-        return row
 
     def _check_length(self, context: int, params: SamplingParams, *, final: bool) -> None:
         limit = self.config.max_model_len
@@ -495,7 +467,7 @@ class Scheduler:
         session.invalidated += invalidated
         old_end = None
         if kept < session.kept:
-            old_end = self._rows.end_of(session)
+            old_end = self._roster.rows.end_of(session)
             session.kept = 0
         if kept < len(session.tokens):
             self._memory.abandon(session, kept)
@@ -506,7 +478,7 @@ class Scheduler:
         if session.seq:
             self._gaps.learn(now_s - session.last_event_s)
         session.note_event(now_s)
-        self._rows.exchange(session, old_end)
+        self._roster.rows.exchange(session, old_end)
         if final:
             session.is_final = True
             session.final_s = now_s
@@ -550,6 +522,4 @@ class Scheduler:
         self._memory.abandon(session, 0)
         self._queues.remove(session)
         session.move_to(SessionState.DONE)
-        self._rows.give(session.slot)
-        self._usage.leave(session.tenant)
-        del self._sessions[session.id]
+        self._roster.leave(session)

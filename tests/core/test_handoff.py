@@ -61,7 +61,7 @@ class Pair:
         self.brought = 0
 
     def waiting(self) -> list[SessionId]:
-        sessions = self.prefill.scheduler._sessions.values()
+        sessions = self.prefill.scheduler._roster.sessions
         return [session.id for session in sessions if session.state is SessionState.HANDOFF]
 
     def move(self, session_id: SessionId) -> bool:
@@ -133,7 +133,7 @@ def test_whatever_is_handed_over_answers_like_one_engine(seed: int) -> None:
         contexts[name], counts[name] = tokens, draw.randrange(1, 12)
         cut = draw.randrange(len(tokens) + 1)
         scheduler = pair.prefill.scheduler
-        while len(scheduler._sessions) == 4:
+        while scheduler.open_sessions == 4:
             for session_id in pair.waiting():
                 pair.move(session_id)
             pair.prefill.step(pair.outputs, pair.ended)

@@ -25,7 +25,7 @@ def ranked(scheduler: Scheduler, policy: str) -> list[str]:
 
 
 def has(scheduler: Scheduler, name: str) -> bool:
-    return name in scheduler._sessions
+    return name in scheduler._roster
 
 
 def open_all(**changes: object) -> Driver:
@@ -103,7 +103,7 @@ def test_a_tenant_that_had_more_than_its_share_is_due_later() -> None:
     for index in range(4):
         driver.scheduler.open(SessionId(f"greedy-{index}"), [index] * 40, ONE, 0.0, final=True, tenant="greedy")
     driver.scheduler.open(SessionId("modest"), [9] * 40, ONE, 0.02, final=True, tenant="modest")
-    while "modest" in driver.scheduler._sessions:
+    while "modest" in driver.scheduler._roster:
         driver.step(1.0)
     finished = [output.session_id for output in driver.outputs]
     assert finished.index(SessionId("modest")) < 3  # by due time alone it would have been the last of five
