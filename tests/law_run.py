@@ -201,7 +201,7 @@ class Run:
         for output in outputs:
             stream = self.streams[output.session_id]
             stream.output.append(output.token.token_id)
-            if output.finish_reason:
+            if output.finish_reason and output.stats:
                 stream.finish_reason = output.finish_reason
                 self.tally[f"ended by {output.finish_reason}"] += 1
                 self._count_session(output.stats)

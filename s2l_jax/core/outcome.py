@@ -64,13 +64,13 @@ class Output:
       session_id: whose token it is.
       token: the token.
       finish_reason: `stop`, `length`, or `error` if the session ended with this token, else None.
-      stats: counters of the session so far.
+      stats: counters of the session if it ended with this token, else None.
     """
 
     session_id: SessionId
     token: SampledToken
     finish_reason: str | None
-    stats: SessionStats
+    stats: SessionStats | None
 
 
 @dataclass(slots=True)

@@ -500,10 +500,11 @@ class Scheduler:
             session.pending -= 1
             if session.first_token_s is None:
                 session.first_token_s = now_s
-        output = Output(session.id, token, reason, session.stats())
-        if reason is not None:
-            self._end(session)
-        return output
+        if reason is None:
+            return Output(session.id, token, None, None)
+        stats = session.stats()
+        self._end(session)
+        return Output(session.id, token, reason, stats)
 
     def _finish_reason(self, session: Session, token: SampledToken) -> str | None:
         params = session.params

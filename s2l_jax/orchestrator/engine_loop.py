@@ -260,7 +260,7 @@ class EngineLoop:
         token = output.token
         logprobs = () if token.logprob is None else (token.logprob,)
         session.outlet.emit(TokenEvent((token.token_id,), text, logprobs, (token.top,) if token.top else ()))
-        if output.finish_reason is not None:
+        if output.finish_reason is not None and output.stats is not None:
             session.outlet.emit(DoneEvent(reason or output.finish_reason, output.stats))
         elif reason is not None:
             self._end(session, "completed", lambda stats: DoneEvent(reason, stats))

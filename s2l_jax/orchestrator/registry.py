@@ -236,7 +236,7 @@ class Registry:
             session = self._sessions[output.session_id]
             self._waiting.discard(output.session_id)
             outputs.append((session, output))
-            if output.finish_reason is not None:
+            if output.stats is not None:
                 ending: Ending = "failed" if output.finish_reason == "error" else "completed"
                 self._remove(output.session_id, ending, output.stats, now_s)
                 continue

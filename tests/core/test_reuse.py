@@ -39,7 +39,8 @@ def test_an_update_that_comes_back_recomputes_nothing(max_sessions: int, last_to
         driver.scheduler.finish(A, 0.0)
         driver.drain()
     assert driver.tokens(A) == reference_output(FIRST, 1)
-    assert driver.outputs[-1].stats.computed_tokens == 31 + last_token
+    stats = driver.outputs[-1].stats
+    assert stats is not None and stats.computed_tokens == 31 + last_token
 
 
 def test_a_context_computed_by_another_session_needs_only_a_sample() -> None:
@@ -121,7 +122,7 @@ def test_lost_kv_comes_back_from_the_host() -> None:
     driver.drain()
     stats = next(output.stats for output in driver.outputs if output.session_id == A)
     assert driver.tokens(A) == reference_output(range(28), 1)
-    assert stats.recomputed_tokens == 0 and stats.restored_tokens >= 20
+    assert stats is not None and stats.recomputed_tokens == 0 and stats.restored_tokens >= 20
     counters = scheduler.stats().preemptions
     assert counters.loaded_blocks <= counters.saved_blocks + counters.backup_blocks
     assert counters.swap + counters.drop > 0 and counters.recompute == 0
@@ -141,7 +142,8 @@ def test_kv_that_the_device_forgot_comes_back_from_the_host() -> None:
     driver.scheduler.finish(A, 13.0)
     driver.drain()
     assert driver.tokens(A) == reference_output([*range(28), 3], 1)
-    assert driver.outputs[-1].stats.restored_tokens > 0
+    stats = driver.outputs[-1].stats
+    assert stats is not None and stats.restored_tokens > 0
 
 
 def waiting(tokens: int) -> Session:

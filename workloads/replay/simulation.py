@@ -166,7 +166,7 @@ class _Simulation:
             row.ttft_final_s = self.now_s - row.last_chunk_s
             row.ttft_open_s = self.now_s - row.arrival_s
         self._log(EventRow(row.session, self.now_s, "token", size=1))
-        if output.finish_reason is not None:
+        if output.finish_reason is not None and output.stats is not None:
             row.done_s = self.now_s
             row.finish_reason = output.finish_reason
             _fold_stats(row, output.stats)
