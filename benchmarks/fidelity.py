@@ -1,8 +1,9 @@
 """Does the simulator tell what the engine does? One trace through both, on this machine.
 
-    python benchmarks/fidelity.py                      measures this machine first; about 18 minutes
+    python benchmarks/fidelity.py                      measures this machine first; about 25 minutes
     python benchmarks/fidelity.py --profile FILE       with a profile measured before
     python benchmarks/fidelity.py --load light --seed 5
+    python benchmarks/fidelity.py --minutes 12         more sessions, so that percentiles are those of fewer chances
     python benchmarks/fidelity.py --profile FILE --paced
                                                        an engine that takes exactly what the profile says: what is left
                                                        of the error is the simulator's own
@@ -16,11 +17,15 @@ that are open at once.
 Prints mean and percentiles of TTFT (from the last chunk) and of TPOT, engine against simulator, and what the profile
 says of every step that the engine ran. Writes fidelity.json and fidelity.png. Wants a quiet machine.
 
-A shared machine is faster in one minute than in the next, by a third and more. So each load is simulated three times,
-all steps multiplied by one number: *as profiled*, by 1; *as checked*, by what the steps of a small load took just
-before and just after the run, on the same engine, over what the profile says of them; and at the speed *of the run*,
-by the same ratio of the run's own steps. The first says how well a profile of some minutes ago predicts, the second how
-well one does whose speed has just been checked, the third how well the simulator does once the speed is known.
+A shared machine is faster in one minute than in the next, by a third and more, and no two of its steps take equally
+long. So each load is simulated in three ways: *as profiled*, each step takes what the profile says; *as checked*, steps
+take and vary as those of a small load did just before and just after the run, on the same engine; and *of the run*, as
+the run's own did. The first says how well a profile of some minutes ago predicts, the second how well one does when the
+machine has just been looked at, the third how well the simulator does once its speed is known.
+
+Where steps vary, the simulation is repeated 24 times, each time with other draws. What is compared with the engine is
+the mean of each figure; beside it stands where 9 of 10 repeats lie. That is how much two runs of the *engine* differ by
+for no reason but the machine: no prediction can be nearer than that to one run.
 """
 
 import asyncio
@@ -35,6 +40,7 @@ from typing import NamedTuple
 import click
 from fidelity_engines import PacedEngine
 from fidelity_report import Outcome, Speed, draw, print_outcome, verdict
+from fidelity_variation import simulate_repeats
 from rich.console import Console
 
 from cost_profiles.catalog import find_profile
@@ -64,7 +70,6 @@ MODEL = "smollm2-135m"
 DOCS = Path(next(iter(crawl.__path__))) / "python_docs.jsonl"
 TOKEN_BUDGET, MAX_BATCH, MAX_TOKENS, LONGEST = 512, 32, 16, 640
 HOST_KV_BYTES = 2**28
-ARRIVING_S = 240.0
 MEASURE_S = 180.0
 VOCABULARY = 1 << 15
 
@@ -96,7 +101,7 @@ def alone_s(session: PlannedSession, profile: Profile) -> float:
     return seconds + session.max_tokens * profile.costs.step(StepShape(decodes=1, decode_context_tokens=context))
 
 
-def make_trace(load: Load, profile: Profile, tokens: TokenSource, seed: int) -> Trace:
+def make_trace(load: Load, profile: Profile, tokens: TokenSource, seed: int, arriving_s: float) -> Trace:
     """As many sessions as keep the machine so busy, for as long as sessions arrive."""
 
     def draw_sessions(sessions: int, qps: float) -> Trace:
@@ -114,7 +119,7 @@ def make_trace(load: Load, profile: Profile, tokens: TokenSource, seed: int) -> 
     sample = plan(draw_sessions(100, 1.0), seed)
     session_s = sum(alone_s(session, profile) for session in sample) / len(sample)
     qps = load.busy_share / session_s
-    return draw_sessions(max(8, round(qps * ARRIVING_S)), qps)
+    return draw_sessions(max(8, round(qps * arriving_s)), qps)
 
 
 def plan(trace: Trace, seed: int) -> list[PlannedSession]:
@@ -180,11 +185,9 @@ async def run_engine(
     return EngineRun(measured, steps[before:after], steps[:before] + steps[after:], foreign_cores)
 
 
-def run_load(
-    load: Load, profile: Profile, tokens: TokenSource, seed: int, console: Console, *, is_paced: bool
-) -> Outcome:
+def run_load(load: Load, trace: Trace, profile: Profile, seed: int, console: Console, *, is_paced: bool) -> Outcome:
     """Runs one load through both."""
-    planned = plan(make_trace(load, profile, tokens, seed), seed)
+    planned = plan(trace, seed)
     blocks = pool_blocks(load, planned, profile)
     simulation = SimulationConfig(
         kv_blocks=blocks,
@@ -208,45 +211,43 @@ def run_load(
     progress = ReplayProgress(console, load.name)
     run = asyncio.run(run_engine(planned, config, profile, progress, is_paced=is_paced))
     gc.collect()  # the weights: cycles keep them
-    slowness: dict[Speed, float] = {
-        "as profiled": 1.0,
-        "as checked": slowdown(run.checks, profile),
-        "of the run": slowdown(run.steps, profile),
-    }
-    simulated = {
-        speed: simulate(planned, make_server(simulation, slower(profile, factor), len(planned)))
-        for speed, factor in slowness.items()
-    }
-    at_speed = slower(profile, slowness["of the run"])
+    plain = simulate(planned, make_server(simulation, profile, len(planned)))
+    measured: dict[Speed, list[ServedStep]] = {"as checked": run.checks, "of the run": run.steps}
+    at_speed = replace(profile, serving_slowdown=slowdown(run.steps, profile) * profile.serving_slowdown)
     return Outcome(
         load=load.name,
         sessions=len(planned),
         pool_blocks=blocks,
         engine=run.measured.sessions,
-        simulated={speed: one.measured.sessions for speed, one in simulated.items()},
-        slowness=slowness,
+        simulated={
+            "as profiled": [plain.measured.sessions],
+            **{speed: simulate_repeats(planned, simulation, profile, steps) for speed, steps in measured.items()},
+        },
+        slowness={"as profiled": 1.0, **{speed: slowdown(steps, profile) for speed, steps in measured.items()}},
         steps=[(step.plan.shape, at_speed.step_s(step.plan, step.idle_s), step.seconds) for step in run.steps],
-        simulated_steps=simulated["as profiled"].counters.steps,
+        simulated_steps=plain.counters.steps,
         foreign_cores=run.foreign_cores,
     )
-
-
-def slower(profile: Profile, factor: float) -> Profile:
-    """The profile of an engine whose steps take so many times as long."""
-    return replace(profile, serving_slowdown=factor * profile.serving_slowdown)
 
 
 @click.command(help=__doc__)
 @click.option("--profile", "profile_name", help="Name or file of a measured profile.  [default: measures one]")
 @click.option("--load", "names", multiple=True, type=click.Choice([load.name for load in LOADS]), help="[default: all]")
 @click.option("--seed", default=3, show_default=True, help="Of the sessions.")
+@click.option("--minutes", default=4.0, show_default=True, help="In which sessions arrive, of each load.")
 @click.option("--paced", is_flag=True, help="Run an engine that takes what the profile says.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write figures here.")
 @click.option(
     "--out", default=Path("out/fidelity"), show_default=True, type=click.Path(file_okay=False, path_type=Path)
 )
 def main(
-    profile_name: str | None, names: tuple[str, ...], seed: int, paced: bool, json_file: Path | None, out: Path
+    profile_name: str | None,
+    names: tuple[str, ...],
+    seed: int,
+    minutes: float,
+    paced: bool,
+    json_file: Path | None,
+    out: Path,
 ) -> None:
     """Runs everything and prints tables."""
     console = Console(width=140)
@@ -256,7 +257,8 @@ def main(
     outcomes = []
     for load in LOADS:
         if not names or load.name in names:
-            outcomes.append(run_load(load, profile, tokens, seed, console, is_paced=paced))
+            trace = make_trace(load, profile, tokens, seed, 60 * minutes)
+            outcomes.append(run_load(load, trace, profile, seed, console, is_paced=paced))
             print_outcome(console, outcomes[-1])
     figures = {"profile": profile.name, "hardware": profile.hardware, "loads": [each.to_json() for each in outcomes]}
     (json_file or out / "fidelity.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -20,8 +20,20 @@ STATISTICS = ("mean", "p50", "p95", "p99")
 CLOCKS = {"TTFT": "ttft_final_s", "TPOT": "tpot_s"}
 
 Speed = Literal["as profiled", "as checked", "of the run"]
-"""Which speed of the machine steps are simulated at: the profile's, that of the steps of a small load just before and
-just after the run, or that of the run's own steps."""
+"""What simulated steps take: what the profile says; as long as, and varying like, those of a small load just before and
+just after the run; likewise the run's own steps."""
+
+
+class Prediction(NamedTuple):
+    """One statistic, simulated: mean of all repeats, and where 9 of 10 of them lie."""
+
+    mean_s: float
+    low_s: float
+    high_s: float
+
+    def error(self, engine_s: float) -> float:
+        """Relative; above 0 if the simulator is slower."""
+        return self.mean_s / engine_s - 1.0
 
 
 class Figures(NamedTuple):
@@ -30,12 +42,22 @@ class Figures(NamedTuple):
     clock: str
     statistic: str
     engine_s: float
-    simulated_s: Mapping[Speed, float]
+    simulated: Mapping[Speed, Prediction]
 
-    @property
-    def errors(self) -> dict[Speed, float]:
-        """Relative; above 0 if the simulator is slower."""
-        return {speed: seconds / self.engine_s - 1.0 for speed, seconds in self.simulated_s.items()}
+    def is_within_goal(self, speed: Speed) -> bool:
+        """True if it is predicted as well as is wanted."""
+        return abs(self.simulated[speed].error(self.engine_s)) <= GOAL
+
+    def is_a_repeat(self, speed: Speed) -> bool:
+        """True if the engine's run might be one of the simulated repeats."""
+        return self.simulated[speed].low_s <= self.engine_s <= self.simulated[speed].high_s
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines."""
+        simulated = {
+            speed: {**one._asdict(), "error": one.error(self.engine_s)} for speed, one in self.simulated.items()
+        }
+        return {"clock": self.clock, "statistic": self.statistic, "engine_s": self.engine_s, "simulated": simulated}
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Outcome:
       sessions: how many.
       pool_blocks: of the KV pool.
       engine: sessions as their users saw them.
-      simulated: the same, simulated, by speed.
+      simulated: the same in each repeat of a simulation, by speed.
       slowness: what steps took together, over what the profile says of them, by speed.
       steps: of the engine: work, seconds by the profile at the run's speed, seconds that it took.
       simulated_steps: how many steps the simulator took.
@@ -58,7 +80,7 @@ class Outcome:
     sessions: int
     pool_blocks: int
     engine: Sequence[SessionRow]
-    simulated: Mapping[Speed, Sequence[SessionRow]]
+    simulated: Mapping[Speed, Sequence[Sequence[SessionRow]]]
     slowness: Mapping[Speed, float]
     steps: Sequence[tuple[StepShape, float, float]]
     simulated_steps: int
@@ -69,11 +91,12 @@ class Outcome:
         found = []
         for clock, column in CLOCKS.items():
             engine = _distribution(self.engine, column)
-            simulated = {speed: _distribution(rows, column) for speed, rows in self.simulated.items()}
-            found += [
-                Figures(clock, name, engine[name], {speed: values[name] for speed, values in simulated.items()})
-                for name in STATISTICS
-            ]
+            simulated = {
+                speed: [_distribution(rows, column) for rows in repeats] for speed, repeats in self.simulated.items()
+            }
+            for name in STATISTICS:
+                predicted = {speed: _predict([each[name] for each in repeats]) for speed, repeats in simulated.items()}
+                found.append(Figures(clock, name, engine[name], predicted))
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +108,7 @@ class Outcome:
             "pool_blocks": self.pool_blocks,
             "foreign_cores": self.foreign_cores,
             "slowness": dict(self.slowness),
-            "figures": [{**figures._asdict(), "errors": figures.errors} for figures in self.figures()],
+            "figures": [figures.to_json() for figures in self.figures()],
             "steps": {kind: errors._asdict() for kind, errors in step_errors(self.steps).items()},
             "engine_steps": len(self.steps),
             "simulated_steps": self.simulated_steps,
@@ -104,6 +127,7 @@ class StepErrors(NamedTuple):
     worst: float
 
 
+_TITLE = "milliseconds, and where 9 of 10 repeats lie; errors beyond 15% are red"
 _TOTALS = ("output_tokens", "computed_tokens", "recomputed_tokens", "restored_tokens", "preemptions")
 
 
@@ -136,18 +160,10 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         f"{outcome.foreign_cores:.2f} cores busy with other things; steps took, over what the profile says: {speeds}",
         highlight=False,
     )
-    table = Table(
-        "", "engine", *(f"simulated {speed}" for speed in outcome.simulated), title="errors beyond 15% are red"
-    )
+    table = Table("", "engine", *(f"simulated {speed}" for speed in outcome.simulated), title=_TITLE)
     for figures in outcome.figures():
-        table.add_row(
-            f"{figures.clock} {figures.statistic}",
-            f"{1e3 * figures.engine_s:,.1f} ms",
-            *(
-                f"{1e3 * figures.simulated_s[speed]:,.1f} ms [{'red' if abs(error) > GOAL else 'green'}]{error:+.1%}[/]"
-                for speed, error in figures.errors.items()
-            ),
-        )
+        cells = (_cell(figures, speed) for speed in outcome.simulated)
+        table.add_row(f"{figures.clock} {figures.statistic}", f"{1e3 * figures.engine_s:,.0f} ms", *cells)
     console.print(table)
     console.print("the engine's own steps, as the profile has them at the run's speed", highlight=False)
     steps = Table("step")
@@ -170,10 +186,23 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
     figures = [each for outcome in outcomes for each in outcome.figures()]
     words = []
     for speed in outcomes[0].simulated:
-        errors = [each.errors[speed] for each in figures]
-        within = sum(abs(error) <= GOAL for error in errors)
-        words.append(f"{speed} {within} of {len(errors)} within {GOAL:.0%}, the worst {max(errors, key=abs):+.1%}")
+        within = sum(each.is_within_goal(speed) for each in figures)
+        worst = max((each.simulated[speed].error(each.engine_s) for each in figures), key=abs)
+        words.append(f"{speed} {within} of {len(figures)} within {GOAL:.0%}, the worst {worst:+.1%}")
+        if len(outcomes[0].simulated[speed]) > 1:
+            words[-1] += f", {sum(each.is_a_repeat(speed) for each in figures)} where repeats lie"
     return "; ".join(words)
+
+
+def _cell(figures: Figures, speed: Speed) -> str:
+    one = figures.simulated[speed]
+    colour = "green" if figures.is_within_goal(speed) else "red"
+    band = "" if one.low_s == one.high_s else f" ({1e3 * one.low_s:,.0f} to {1e3 * one.high_s:,.0f})"
+    return f"{1e3 * one.mean_s:,.0f} [{colour}]{one.error(figures.engine_s):+.1%}[/]{band}"
+
+
+def _predict(values_s: Sequence[float]) -> Prediction:
+    return Prediction(float(np.mean(values_s)), *np.percentile(values_s, [5, 95]).tolist())
 
 
 def draw(outcomes: Sequence[Outcome], path: Path) -> None:
@@ -181,7 +210,10 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
     figure = Figure(figsize=(4.4 * len(outcomes), 3.8), layout="constrained")
     for axes, outcome in zip(figure.subplots(1, len(outcomes), squeeze=False)[0], outcomes, strict=True):
         style(axes)
-        simulated = [(f"simulated {speed}", rows) for speed, rows in outcome.simulated.items()]
+        simulated = [
+            (f"simulated {speed}", [row for rows in repeats for row in rows])
+            for speed, repeats in outcome.simulated.items()
+        ]
         for (label, rows), colour, line in zip(
             [("engine", outcome.engine), *simulated], COLOURS, ("-", ":", "-.", "--"), strict=False
         ):
@@ -210,5 +242,5 @@ def _kind(shape: StepShape) -> str:
 def _totals(outcome: Outcome, name: str) -> tuple[int, int]:
     return (
         sum(getattr(row, name) for row in outcome.engine),
-        sum(getattr(row, name) for row in outcome.simulated["as profiled"]),
+        sum(getattr(row, name) for row in outcome.simulated["as profiled"][0]),
     )
