@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,12 +12,15 @@ from s2l_jax.orchestrator.config import OrchestratorConfig
 from serving.commands.joining import Joining, discovery_option
 from serving.commands.protection import Protection, protection_options
 from serving.commands.ready_file import write_ready_file
+from serving.commands.watch_options import take_watch_config, watch_options
 from serving.config import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from s2l_jax.models.registry import LoadedModel
     from serving.grpc.server import GrpcConfig
     from serving.http.server import HttpConfig
+    from serving.logs.logs import Logs
+    from serving.watch.config import WatchConfig
 
 _WAITING_THREADS = 64  # each waits for a replica's answer to one event
 
@@ -35,6 +38,7 @@ _WAITING_THREADS = 64  # each waits for a replica's answer to one event
 @click.option("--block-size", default=16, show_default=True, type=click.IntRange(1), help="That of the servers.")
 @click.option("--drain-timeout-s", default=30.0, show_default=True, help="Time for sessions to end after SIGTERM.")
 @protection_options
+@watch_options
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, ports, pid) when serving."
 )
@@ -50,6 +54,7 @@ def route(
     drain_timeout_s: float,
     protection: Protection,
     ready_file: Path | None,
+    **options: Any,
 ) -> None:
     """Serve the model of other servers, each session by one of them.
 
@@ -62,7 +67,8 @@ def route(
     from serving.logs.logs import logging_to
     from serving.runner import run
 
-    click.get_current_context().with_resource(logging_to("text", "info"))
+    watching = take_watch_config(options)
+    logs = click.get_current_context().with_resource(logging_to(watching.log_format, watching.log_level))
     warning = protection.warning(host)
     if warning is not None:
         click.echo(f"Warning: {warning}", err=True)
@@ -79,13 +85,25 @@ def route(
     joining = Joining(namespace, discovery)
     run(
         _route(
-            joining, loaded, max_sessions, block_size, grpc_config, http_config, protection, drain_timeout_s, ready_file
+            joining,
+            watching,
+            logs,
+            loaded,
+            max_sessions,
+            block_size,
+            grpc_config,
+            http_config,
+            protection,
+            drain_timeout_s,
+            ready_file,
         )
     )
 
 
 async def _route(
     joining: Joining,
+    watching: "WatchConfig",
+    logs: "Logs",
     loaded: "LoadedModel",
     max_sessions: int,
     block_size: int,
@@ -97,9 +115,11 @@ async def _route(
 ) -> None:
     from serving.grpc.server import GrpcServer, wait_for_signal
     from serving.http.server import HttpServer
+    from serving.metrics.readings import ServerFacts
     from serving.replicas.dynamo import DynamoReplicas, connect
     from serving.replicas.router import Router
     from serving.tenants.tenants import Tenants
+    from serving.watch.start import watched
 
     runtime = connect(joining.discovery)
     click.echo(f"looking for servers that were started with --dynamo {joining.namespace}")
@@ -114,12 +134,14 @@ async def _route(
         limit_max_tokens=model.max_model_len,
     )
     router = Router(replicas, asyncio.get_running_loop(), loaded.tokenizer, model.eos_token_ids, limits)
+    facts = ServerFacts(model.name, model.server_version, model.policy, block_size)
+    observation = click.get_current_context().with_resource(watched(router, facts, watching, logs))
     tenants = Tenants(router, protection.api_keys)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tenants.reload)
     server = GrpcServer(router, model, grpc_config, tenants)
     http = None
     if http_config.port:
-        http = HttpServer(router, model, loaded.tokenizer, loaded.chat_template, http_config, tenants=tenants)
+        http = HttpServer(router, model, loaded.tokenizer, loaded.chat_template, http_config, observation, tenants)
     http_port = None if http is None else await http.start()
     port = await server.start()
     click.echo(f"{model.name} of {len(replicas.present())} servers, on port {port}, HTTP on {http_port or 'none'}")

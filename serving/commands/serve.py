@@ -11,7 +11,7 @@ from s2l_jax.core.config import PREEMPTION_MODES
 from serving.commands.joining import Joining, joining_options
 from serving.commands.protection import Protection, protection_options
 from serving.commands.ready_file import write_ready_file
-from serving.commands.watch_options import take_watch_config, watch_options
+from serving.commands.watch_options import engine_watch_options, take_watch_config
 from serving.commands.world_options import take_world_config, world_options
 from serving.config import DEFAULT_MODEL, DTYPES, KV_TRANSPORTS, QUANTIZATIONS, ServeConfig, default_cache_dir
 
@@ -90,7 +90,7 @@ _DEFAULTS = ServeConfig(cache_dir=None)
     "--ready-file", type=click.Path(path_type=Path), help="Written (JSON with host, ports, pid) when serving."
 )
 @click.option("--quiet", is_flag=True, help="No progress bars.")
-@watch_options
+@engine_watch_options
 def serve(
     host: str,
     port: int,
@@ -122,7 +122,7 @@ def serve(
     from serving.http.server import HttpConfig
     from serving.logs.logs import logging_to
     from serving.runner import run
-    from serving.watch.start import Startup, watched
+    from serving.watch.start import Startup, facts_of, watched
 
     if config.world is not None and config.world.rank > 0:
         _follow(config, ready_file, quiet=quiet)
@@ -138,7 +138,8 @@ def serve(
     startup = Startup()
     with progress_bars(quiet=quiet) as progress:
         assembly = assemble(config, startup.timed(progress), peer_tls=protection.peer_tls, host=host)
-    observation = context.with_resource(watched(assembly, watching, startup, logs))
+    facts = facts_of(assembly, startup)
+    observation = context.with_resource(watched(assembly.orchestrator, facts, watching, logs))
     jetstream = JetStreamConfig(temperature=jetstream_temperature)
     grpc_config = GrpcConfig(host, port, jetstream=jetstream, tls=protection.tls)
     http_config = None

@@ -1,4 +1,4 @@
-"""Options of `s2l serve` that say how the server is watched."""
+"""Options that say how a server is watched."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,16 +26,21 @@ _OPTIONS = (
         help="From info on, one line for each session that ends.",
     ),
     click.option("--otlp-endpoint", metavar="URL", help="Send traces of sessions there, by OTLP over HTTP."),
-    click.option(
-        "--debug-profile",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Let POST /debug/profile?seconds=N write profiles of JAX into this directory.",
-    ),
+)
+_PROFILE_OPTION = click.option(
+    "--debug-profile",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Let POST /debug/profile?seconds=N write profiles of JAX into this directory.",
 )
 
 
+def engine_watch_options[F: Callable[..., Any]](command: F) -> F:
+    """Adds the options to a command whose process has engines."""
+    return watch_options(_PROFILE_OPTION(command))
+
+
 def watch_options[F: Callable[..., Any]](command: F) -> F:
-    """Adds the options to a command."""
+    """Adds the options to a command whose process has none."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -43,4 +48,5 @@ def watch_options[F: Callable[..., Any]](command: F) -> F:
 
 def take_watch_config(options: dict[str, Any]) -> WatchConfig:
     """Takes what these options were set to out of a command's options."""
-    return WatchConfig(**{field.name: options.pop(field.name) for field in dataclasses.fields(WatchConfig)})
+    names = [field.name for field in dataclasses.fields(WatchConfig) if field.name in options]
+    return WatchConfig(**{name: options.pop(name) for name in names})

@@ -14,9 +14,11 @@ import numpy as np
 from s2l_jax.core.errors import (
     AlreadyExists,
     FailedPrecondition,
+    InternalError,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
+    S2LError,
     Unavailable,
 )
 from s2l_jax.core.ids import SessionId
@@ -27,6 +29,7 @@ from s2l_jax.orchestrator.config import OrchestratorConfig
 from s2l_jax.orchestrator.context import Edit, SessionContext
 from s2l_jax.orchestrator.counters import Counters, OrchestratorStats
 from s2l_jax.orchestrator.events import Content, DoneEvent, FailedEvent, Sink, SinkEvent
+from s2l_jax.orchestrator.observer import Blind, Observer, Op, Opening, WatchedSession, quiet
 from s2l_jax.orchestrator.outlet import Outlet
 from serving.replicas.output import RoutedOutput
 from serving.replicas.protocol import Replicas
@@ -45,13 +48,15 @@ class _Entry:
       context: the client's context; None once it is complete.
       routed: the session itself, in the event loop.
       outlet: where its events go.
+      watched: is told what its client does.
       last_ack: answers the last event.
     """
 
     routed: RoutedSession
     outlet: Outlet
 
-    def __init__(self, name: SessionId, context: SessionContext) -> None:
+    def __init__(self, name: SessionId, context: SessionContext, watched: WatchedSession) -> None:
+        self.watched = watched
         self.lock = threading.Lock()
         self.context: SessionContext | None = context
         self.last_ack = Ack(name, 0, 0, 0, 0)
@@ -95,6 +100,11 @@ class Router:
         self._entries: dict[SessionId, _Entry] = {}
         self._counters = Counters()
         self._refusal: str | None = None
+        self._opening = quiet(Blind().opening)
+
+    def observe(self, observer: Observer) -> None:
+        """Tells an observer about sessions opened from now on; steps are the replicas'. There is one at most."""
+        self._opening = quiet(observer.opening)
 
     def open(
         self,
@@ -120,8 +130,10 @@ class Router:
         name = _checked_id(session_id)
         context = SessionContext(self._tokenizer, add_bos=add_bos)
         edit = context.append(content)
-        entry = _Entry(name, context)
-        entry.outlet = Outlet(sink, lambda error: self._drop(name, entry, error))
+        now_s = self._clock()
+        watch = self._opening(Opening(name, tenant, params.max_tokens, final, now_s))
+        entry = _Entry(name, context, WatchedSession(watch or Blind(), self._clock))
+        entry.outlet = Outlet(entry.watched.around(sink), lambda error: self._drop(name, entry, error))
         entry.routed = RoutedSession(
             Ask(name, params, tenant, priority, first_token_within_s),
             self._replicas,
@@ -130,23 +142,29 @@ class Router:
             self._count_move,
             self._clock,
         )
-        with entry.lock:
-            self._enter(name, entry)
-            try:
-                tokens = np.concatenate([context.head, edit.tail])
-                entry.last_ack = self._wait(entry.routed.open(tokens, final=final))
-            except BaseException:
-                self._leave(name, entry)
-                raise
-            if final:
-                entry.context = None
+        try:
+            with entry.lock:
+                self._enter(name, entry)
+                try:
+                    tokens = np.concatenate([context.head, edit.tail])
+                    entry.last_ack = self._wait(entry.routed.open(tokens, final=final))
+                except BaseException:
+                    self._leave(name, entry)
+                    raise
+                if final:
+                    entry.context = None
+        except S2LError as error:
+            entry.watched.refused(error)
+            raise
+        entry.watched.changed("open", entry.last_ack, final=final, now_s=now_s)
         with self._lock:
             self._counters.sessions_opened += 1
         return entry.last_ack
 
     def append(self, session_id: str, content: Content, *, final: bool = False, seq: int = 0) -> Ack:
         """As `Orchestrator.append`."""
-        return self._apply(session_id, lambda context: context.append(content), final=final, seq=seq)
+        op: Op = "finish" if final and content is None else "append"
+        return self._apply(session_id, op, lambda context: context.append(content), final=final, seq=seq)
 
     def update(
         self,
@@ -163,7 +181,7 @@ class Router:
         def edit(context: SessionContext) -> Edit:
             return context.update(content, keep_tokens=keep_tokens, keep_chars=keep_chars)
 
-        return self._apply(session_id, edit, final=final, seq=seq)
+        return self._apply(session_id, "update", edit, final=final, seq=seq)
 
     def finish(self, session_id: str, *, seq: int = 0) -> Ack:
         """As `Orchestrator.finish`."""
@@ -207,7 +225,9 @@ class Router:
 
     # How it is done
 
-    def _apply(self, session_id: str, make_edit: Callable[[SessionContext], Edit], *, final: bool, seq: int) -> Ack:
+    def _apply(
+        self, session_id: str, op: Op, make_edit: Callable[[SessionContext], Edit], *, final: bool, seq: int
+    ) -> Ack:
         with self._lock:
             entry = self._entries.get(SessionId(session_id))
         if entry is None:
@@ -225,6 +245,7 @@ class Router:
                 raise
             if final:
                 entry.context = None
+            entry.watched.changed(op, entry.last_ack, final=final, now_s=self._clock())
             return entry.last_ack
 
     def _wait[T](self, call: Coroutine[object, object, T]) -> T:
@@ -268,6 +289,7 @@ class Router:
         _log.error(
             "the sink of session %s raised, which ends the session", name, exc_info=error, extra={"session": name}
         )
+        entry.watched.emitted(FailedEvent(InternalError("the session's output could not be delivered")))
         self._leave(name, entry)
         self._close(entry)
 

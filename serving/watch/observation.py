@@ -4,14 +4,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from s2l_jax.orchestrator.counters import OrchestratorStats
-from s2l_jax.orchestrator.orchestrator import Orchestrator
+from s2l_jax.orchestrator.observer import Observer
 from serving.dashboard.history import History
 from serving.metrics.exposition import Exposition
 from serving.metrics.meters import Meters
 from serving.metrics.readings import ServerFacts
 from serving.watch.book import Book, OnEnd
+
+
+class Watchable(Protocol):
+    """Has sessions: an orchestrator, or a router."""
+
+    def observe(self, observer: Observer) -> None:
+        """Tells an observer what happens from now on."""
+
+    def stats(self) -> OrchestratorStats:
+        """A snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +33,7 @@ class Observation:
       book: the records of sessions.
       exposition: the metrics.
       history: samples for the live page; whoever wants some lets it sample.
-      stats: takes a snapshot of the orchestrator.
+      stats: takes a snapshot.
       facts: about the server.
       profile_dir: where profiles go that are asked for; None takes none.
     """
@@ -36,25 +47,25 @@ class Observation:
 
 
 def observe(
-    orchestrator: Orchestrator,
+    owner: Watchable,
     facts: ServerFacts,
     *,
     on_end: Sequence[OnEnd] = (),
     vllm_metrics: bool = False,
     profile_dir: Path | None = None,
 ) -> Observation:
-    """Begins to watch an orchestrator.
+    """Begins to watch whoever has sessions.
 
     Args:
-      orchestrator: whose sessions.
+      owner: of the sessions.
       facts: about the server.
       on_end: called with the record of each session that has ended; must be quick.
       vllm_metrics: export metrics under vLLM's names as well.
       profile_dir: where profiles go that are asked for; None takes none.
     """
     book = Book(Meters(), on_end)
-    orchestrator.observe(book)
-    stats = orchestrator.stats
+    owner.observe(book)
+    stats = owner.stats
     return Observation(
         book=book,
         exposition=Exposition(book, stats, facts, vllm=vllm_metrics),

@@ -1,4 +1,4 @@
-"""Watches a server that has just been assembled."""
+"""Watches a server that has just been put together."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ from serving.logs.sessions import log_end
 from serving.metrics.readings import ServerFacts
 from serving.watch.book import OnEnd
 from serving.watch.config import WatchConfig
-from serving.watch.observation import Observation, observe
+from serving.watch.observation import Observation, Watchable, observe
 
 
 class Startup:
@@ -42,18 +42,15 @@ class Startup:
         return watched
 
 
-@contextlib.contextmanager
-def watched(assembly: Assembly, config: WatchConfig, startup: Startup, logs: Logs) -> Iterator[Observation]:
-    """Watches a server while the block runs.
+def facts_of(assembly: Assembly, startup: Startup) -> ServerFacts:
+    """What does not change while an assembled server runs.
 
     Args:
       assembly: what has been started.
-      config: how to watch.
       startup: has timed it.
-      logs: are told whose sessions are.
     """
     sizes, model = assembly.engine, assembly.model
-    facts = ServerFacts(
+    return ServerFacts(
         model=model.name,
         version=model.server_version,
         policy=model.policy,
@@ -64,16 +61,28 @@ def watched(assembly: Assembly, config: WatchConfig, startup: Startup, logs: Log
         load_s=startup.load_s,
         startup_s=startup.passed_s,
     )
+
+
+@contextlib.contextmanager
+def watched(owner: Watchable, facts: ServerFacts, config: WatchConfig, logs: Logs) -> Iterator[Observation]:
+    """Watches a server while the block runs.
+
+    Args:
+      owner: of its sessions.
+      facts: about it.
+      config: how to watch.
+      logs: are told whose sessions are.
+    """
     on_end: list[OnEnd] = [log_end]
     with contextlib.ExitStack() as stack:
         if config.otlp_endpoint is not None:
             from serving.tracing.tracing import Tracing, otlp_processor
 
-            tracing = Tracing(otlp_processor(config.otlp_endpoint), model.name, model.server_version)
+            tracing = Tracing(otlp_processor(config.otlp_endpoint), facts.model, facts.version)
             stack.callback(tracing.close)
             on_end.append(tracing.end)
         observation = observe(
-            assembly.orchestrator,
+            owner,
             facts,
             on_end=on_end,
             vllm_metrics=config.vllm_metrics,

@@ -11,7 +11,9 @@ import pytest
 from s2l_jax.core.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, SinkEvent, TokenEvent
+from serving.metrics.readings import ServerFacts
 from serving.replicas.router import Router
+from serving.watch.observation import observe
 from tests.serving.harness import EOS, LETTERS, Sizes, run
 from tests.serving.replicas.local_replicas import LocalReplicas, routed
 
@@ -154,6 +156,31 @@ async def test_a_stream_goes_on_where_its_context_was(router: Router, replicas: 
     await asyncio.to_thread(router.finish, name)
     await reader.over()
     assert reader.text == bytes(replicas.replicas[1].engine.reference_output(list(b"one five six"), 8)).decode()
+
+
+@over_replicas(2)
+async def test_a_router_is_watched_like_a_server(router: Router, replicas: LocalReplicas) -> None:
+    seen = observe(router, ServerFacts("fake"))
+    reader = Reader(3, lambda: replicas.kill(1))
+    name = await opened(router, reader, params=SamplingParams(max_tokens=8), content="one two ", tenant="acme")
+    assert seen.book.tenant_of(name) == "acme"
+    await asyncio.to_thread(functools.partial(router.update, name, "one three", final=True))
+    await reader.over()
+    with pytest.raises(InvalidArgument):
+        await opened(router, Reader(), params=SamplingParams(max_tokens=10**6), content="x", final=True)
+    (record,) = seen.book.ended
+    assert [chunk.op for chunk in record.chunks] == ["open", "update"]
+    assert (record.output_tokens, record.reason, seen.book.open) == (8, "length", {})
+    text = seen.exposition.encode("text/plain")[0].decode()
+    labels = '{model_name="fake"}'
+    for sample in (
+        f"s2l_sessions_opened_total{labels} 1.0",
+        f"s2l_sessions_resumed_total{labels} 1.0",
+        f"s2l_generation_tokens_total{labels} 8.0",
+        f"s2l_time_to_first_token_seconds_count{labels} 1.0",
+        's2l_session_errors_total{model_name="fake",status="INVALID_ARGUMENT"} 1.0',
+    ):
+        assert sample in text, text
 
 
 @over_replicas(2)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from s2l_jax.core.errors import InvalidArgument
 from serving.commands.serve import serve
-from serving.commands.watch_options import take_watch_config, watch_options
+from serving.commands.watch_options import engine_watch_options, take_watch_config, watch_options
 from serving.watch.config import WatchConfig
 
 
@@ -16,7 +16,7 @@ def test_become_a_configuration(tmp_path: Path) -> None:
     found = []
 
     @click.command
-    @watch_options
+    @engine_watch_options
     def command(**options: object) -> None:
         found.append(take_watch_config(options))
         assert not options
@@ -30,6 +30,19 @@ def test_become_a_configuration(tmp_path: Path) -> None:
         WatchConfig(otlp_endpoint="http://localhost:4318"),
         WatchConfig(),
     ]
+
+
+def test_a_process_without_engines_takes_no_profiles() -> None:
+    found = []
+
+    @click.command
+    @watch_options
+    def command(**options: object) -> None:
+        found.append(take_watch_config(options))
+
+    assert CliRunner().invoke(command, ["--vllm-metrics"]).exit_code == 0
+    assert CliRunner().invoke(command, ["--debug-profile", "here"]).exit_code == 2
+    assert found == [WatchConfig(vllm_metrics=True)]
 
 
 def test_serve_refuses_what_cannot_be() -> None:
