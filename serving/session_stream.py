@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
-from typing import Protocol
 
 from s2l_jax.core.errors import DeadlineExceeded, FailedPrecondition, InternalError, InvalidArgument, S2LError
 from s2l_jax.core.outcome import Ack
@@ -13,13 +12,7 @@ from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.session_responses import accepted_of, response_of
 from serving.tenants.account import Account
 from serving.wire import content_from_wire, params_from_wire
-
-
-class Writer(Protocol):
-    """Where a stream's responses go, as gRPC's context takes them."""
-
-    async def write(self, message: pb.SessionResponse) -> None:
-        """Sends a response; waits while the client does not read."""
+from serving.writer import Writer
 
 
 class SessionStream:
@@ -32,17 +25,22 @@ class SessionStream:
       account: whose session it is.
       pool: runs what tokenizes.
       default_max_tokens: output tokens of a session that names no limit.
-      context: takes the responses.
+      writer: takes the responses.
       open_timeout_s: time for the first event to come; from then on, the orchestrator's limits hold.
     """
 
     def __init__(
-        self, account: Account, pool: Executor, default_max_tokens: int, context: Writer, open_timeout_s: float
+        self,
+        account: Account,
+        pool: Executor,
+        default_max_tokens: int,
+        writer: Writer[pb.SessionResponse],
+        open_timeout_s: float,
     ) -> None:
         self._account = account
         self._pool = pool
         self._default_max_tokens = default_max_tokens
-        self._context = context
+        self._writer = writer
         self._open_timeout_s = open_timeout_s
         self._outbox = Outbox()
         self._turn = asyncio.Lock()
@@ -74,8 +72,8 @@ class SessionStream:
                 if isinstance(event, FailedEvent):
                     raise self._defect or event.error
                 if isinstance(event, DoneEvent) and self._cancel_seq is not None:
-                    await self._context.write(self._cancel_accepted(event))
-                await self._context.write(response_of(event))
+                    await self._writer.write(self._cancel_accepted(event))
+                await self._writer.write(response_of(event))
             if isinstance(event, DoneEvent):
                 return
 
@@ -118,7 +116,7 @@ class SessionStream:
                 return
             ack = await self._call(request)
             self._last_seq = max(self._last_seq, ack.seq)
-            await self._context.write(accepted_of(ack))
+            await self._writer.write(accepted_of(ack))
 
     async def _call(self, request: pb.SessionRequest) -> Ack:
         kind = request.WhichOneof("event")

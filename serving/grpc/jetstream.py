@@ -19,7 +19,6 @@ from s2l_jax.core.params import SamplingParams
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, TokenEvent
 from serving.grpc.door import account_of
 from serving.grpc.guard import guarded
-from serving.grpc.writer import Writer
 from serving.outbox import Outbox
 from serving.protos.jetstream.core.proto import (
     jetstream_pb2,
@@ -29,6 +28,7 @@ from serving.protos.jetstream.core.proto import (
 )
 from serving.tenants.account import Account
 from serving.tenants.tenants import Tenants
+from serving.writer import Writer
 
 _StreamContent = jetstream_pb2.DecodeResponse.StreamContent
 _EMPTY = _StreamContent.Sample()
@@ -83,7 +83,7 @@ class OrchestratorServicer(jetstream_pb2_grpc.OrchestratorServicer):
         """Streams one message per token until all samples are complete."""
         _check(request, self._config)
         account = account_of(self._tenants, context.invocation_metadata())
-        writer = Writer(context, self._send_timeout_s)
+        writer = Writer(context.write, self._send_timeout_s)
         params = SamplingParams(max_tokens=request.max_tokens, temperature=self._config.temperature)
         with_text = request.WhichOneof("content") == "text_content"
         samples = [_Sample(self._eos_token_ids, with_text=with_text) for _ in range(request.num_samples or 1)]

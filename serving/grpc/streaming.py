@@ -7,11 +7,11 @@ import grpc.aio
 
 from serving.grpc.door import account_of
 from serving.grpc.guard import guarded
-from serving.grpc.writer import Writer
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.protos.s2l.v1 import streaming_pb2_grpc
 from serving.session_stream import SessionStream
 from serving.tenants.tenants import Tenants
+from serving.writer import Writer
 
 
 class StreamingContextServicer(streaming_pb2_grpc.StreamingContextServicer):
@@ -46,7 +46,7 @@ class StreamingContextServicer(streaming_pb2_grpc.StreamingContextServicer):
     ) -> None:
         """Runs one session from `open` to `Done` or an error status."""
         account = account_of(self._tenants, context.invocation_metadata())
-        writer = Writer(context, self._send_timeout_s)
+        writer = Writer(context.write, self._send_timeout_s)
         stream = SessionStream(account, self._pool, self._default_max_tokens, writer, self._open_timeout_s)
         try:
             await stream.run(requests)

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from s2l_jax.core.errors import S2LError
 from serving.http.errors import defect, error_body
+from serving.writer import SlowReader, Writer
 
 DONE = b"data: [DONE]\n\n"
 
@@ -76,15 +77,16 @@ class EventStream(Response):
             self._close()
 
     async def _write(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        writer = Writer(send, self._send_timeout_s)
         try:
+            await writer.write({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for data in _with_error(self._events):
-                async with asyncio.timeout(self._send_timeout_s):
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-            async with asyncio.timeout(self._send_timeout_s):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except TimeoutError:
+                await writer.write({"type": "http.response.body", "body": data, "more_body": True})
+            await writer.write({"type": "http.response.body", "body": b"", "more_body": False})
+        except SlowReader:
             raise ClientGone from None  # the server closes a connection whose answer is not complete
+        finally:
+            writer.close()
 
 
 async def _with_error(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -16,6 +16,7 @@ from serving.http.session_requests import SocketRequest
 from serving.protos.s2l.v1 import streaming_pb2 as pb
 from serving.session_stream import SessionStream
 from serving.status import Cancelled
+from serving.writer import SlowReader, Writer
 
 _NORMAL = 1000
 _FORBIDDEN = 1008
@@ -33,7 +34,11 @@ def stream_routes(backend: Backend) -> APIRouter:
             await socket.close(_FORBIDDEN)
             return
         await socket.accept()
-        writer = _Writer(socket, backend.send_timeout_s)
+
+        async def send(message: pb.SessionResponse) -> None:
+            await socket.send_text(event_of(message).to_json())
+
+        writer = Writer(send, backend.send_timeout_s)
         default_max_tokens = backend.model.default_max_tokens
         account = account_of(socket)
         session = SessionStream(account, backend.pool, default_max_tokens, writer, backend.open_timeout_s)
@@ -41,38 +46,27 @@ def stream_routes(backend: Backend) -> APIRouter:
             try:
                 await session.run(_requests(socket, default_max_tokens))
                 code = _NORMAL
-            except (WebSocketDisconnect, TimeoutError, Cancelled):
+            except (WebSocketDisconnect, SlowReader, Cancelled):
                 raise
             except S2LError as error:
-                code = await writer.fail(error)
+                code = await _fail(socket, error, backend.send_timeout_s)
             except Exception as error:  # noqa: BLE001 - the client is told of it, and the log
-                code = await writer.fail(defect(error, "/v1/stream"))
+                code = await _fail(socket, defect(error, "/v1/stream"), backend.send_timeout_s)
             async with asyncio.timeout(backend.send_timeout_s):
                 await socket.close(code)
-        except (WebSocketDisconnect, TimeoutError, Cancelled):
+        except (WebSocketDisconnect, SlowReader, TimeoutError, Cancelled):
             pass  # the client has gone, or does not read: the connection is closed
+        finally:
+            writer.close()
 
     return router
 
 
-class _Writer:
-    """Sends responses as JSON."""
-
-    def __init__(self, socket: WebSocket, timeout_s: float) -> None:
-        self._socket = socket
-        self._timeout_s = timeout_s
-
-    async def write(self, message: pb.SessionResponse) -> None:
-        await self._send(event_of(message))
-
-    async def fail(self, error: S2LError) -> int:
-        """Sends an error, and returns the code to close with."""
-        await self._send(SessionEvent(error=error_body(error).error))
-        return _PRIVATE + http_status(error)
-
-    async def _send(self, one: SessionEvent) -> None:
-        async with asyncio.timeout(self._timeout_s):
-            await self._socket.send_text(one.to_json())
+async def _fail(socket: WebSocket, error: S2LError, timeout_s: float) -> int:
+    """Sends an error, and returns the code to close with."""
+    async with asyncio.timeout(timeout_s):
+        await socket.send_text(SessionEvent(error=error_body(error).error).to_json())
+    return _PRIVATE + http_status(error)
 
 
 async def _requests(socket: WebSocket, default_max_tokens: int) -> AsyncIterator[pb.SessionRequest]:
