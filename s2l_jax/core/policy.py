@@ -64,7 +64,8 @@ class Policy:
     Attributes:
       rank: the session's rank now.
       sort_key: what to sort many by in one step: `rank`, or what ranks them alike in less time.
-      note: to be called when a session's tokens or KV have changed by more than a decoded token.
+      note: to be called when an event of a session has come, and when a complete one's KV has changed by more than a
+        decoded token.
       streams_last: incomplete sessions get only what complete ones cannot use, in short steps, and take memory only
         where that pays. Otherwise budget and memory go by rank alone, as in the artifact.
     """

@@ -123,17 +123,20 @@ class StepBuilder:
           True if it got on.
         """
         draft, memory = self._draft, self._memory
-        before, budget, copies = session.computed, draft.budget_tokens, len(draft.loads) + len(draft.copies)
-        if not may_find(session, memory.pool, memory.host) or self._find(session):
+        before, budget, has_pages, goes_on = session.computed, draft.budget_tokens, False, True
+        if may_find(session, memory.pool, memory.host):
+            has_pages, goes_on = self._find(session)
+        if goes_on:
             self._compute(session, session.remaining)
         may_sample = session.is_final and session.remaining == 0
-        has_run = draft.budget_tokens < budget or len(draft.loads) + len(draft.copies) > copies
+        has_run = has_pages or draft.budget_tokens < budget
         if may_sample or has_run:
             draft.add(session)
             if may_sample:
                 draft.sample(session)
         if may_sample or session.computed != before:
-            self._policy.note(session, draft.now_s)
+            if session.is_final:
+                self._policy.note(session, draft.now_s)
             self._queues.place(session)
             return True
         return has_run
@@ -170,17 +173,19 @@ class StepBuilder:
 
     # KV that exists already
 
-    def _find(self, session: Session) -> bool:
+    def _find(self, session: Session) -> tuple[bool, bool]:
         """Shares, loads and copies what there is.
 
         Returns:
-          True if the session may go on computing.
+          Whether pages are loaded or copied for the session, and whether it may go on computing.
         """
+        draft = self._draft
+        copies = len(draft.loads) + len(draft.copies)
         claim_shared(session, self._memory.pool, self._memory.host)
-        if not self._restore(session):
-            return False
-        self._copy_part(session)
-        return True
+        goes_on = self._restore(session)
+        if goes_on:
+            self._copy_part(session)
+        return len(draft.loads) + len(draft.copies) > copies, goes_on
 
     def _restore(self, session: Session) -> bool:
         """Loads what the host has.
@@ -204,8 +209,7 @@ class StepBuilder:
         first = session.computed // session.block_size
         keys = session.keys(first, first + back)
         slots = [host.take(key) for key in keys]
-        worth_s = self._costs.swap_in(back) / max(1, back)
-        blocks = self._supply.take(session, back, worth_s, draft)
+        blocks = self._supply.take(session, back, draft, lambda: self._costs.swap_in(back) / back)
         for key in keys[len(blocks) :]:
             host.promote(key)
         draft.loads += [HostCopy(block, *slot) for block, slot in zip(blocks.tolist(), slots, strict=False)]
@@ -221,7 +225,7 @@ class StepBuilder:
         if not tokens:
             return
         pool.share(source)  # so that it does not become its own copy's target
-        target = self._supply.take(session, 1, self._costs.recompute(tokens, session.computed), self._draft)
+        target = self._supply.take(session, 1, self._draft, lambda: self._costs.recompute(tokens, session.computed))
         if not len(target):
             pool.release(np.array([source], np.int32))  # it may be the very block that is missing to compute instead
             return

@@ -1,6 +1,7 @@
 """Blocks for the sessions of a step."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -33,19 +34,19 @@ class BlockSupply:
         if short <= 0:
             return tokens
         need = -(-short // session.block_size)
-        worth_s = 0.0 if session.is_final else self._costs.recompute(tokens, session.computed) / need
-        blocks = self.take(session, need, worth_s, draft)
+        blocks = self.take(session, need, draft, lambda: self._costs.recompute(tokens, session.computed) / need)
         session.add_blocks(blocks)
         return tokens if len(blocks) == need else session.capacity - session.computed
 
-    def take(self, session: Session, blocks: int, worth_s: float, draft: Draft) -> np.ndarray:
+    def take(self, session: Session, blocks: int, draft: Draft, worth_s: Callable[[], float]) -> np.ndarray:
         """Allocates up to `blocks` blocks.
 
         Args:
           session: for whom.
           blocks: wanted.
-          worth_s: what a block saves an incomplete session; a complete one takes what it needs.
           draft: the step; it gets the copies that evictions ask for.
+          worth_s: says what a block saves an incomplete session, and is asked if blocks are short; a complete session
+            takes what it needs.
         """
         pool = self._pool
         usable = pool.available
@@ -60,7 +61,7 @@ class BlockSupply:
                 draft.step_id,
                 draft.now_s,
                 hidden_s=self._costs.recompute(self._config.min_chunk_tokens, session.computed),
-                worth_s=_WORTH_SHARE * worth_s if has_limit else math.inf,
+                worth_s=_WORTH_SHARE * worth_s() if has_limit else math.inf,
             )
             blocks = min(blocks, usable + pool.available - before)
         taken = pool.allocate(blocks)

@@ -3,6 +3,7 @@
 import math
 
 _HALF_LIFE_S = 10.0
+_TICK_S = 0.1
 _FORGOTTEN_S = 1e-3
 
 
@@ -34,12 +35,13 @@ class TenantUsage:
         self._used_s[tenant] = self._used_s.get(tenant, 0.0) + seconds
 
     def pass_time(self, now_s: float) -> None:
-        """Lets use fade, and compares those who have sessions."""
+        """Lets use fade, a tenth of a second at a time, and compares those who have sessions."""
         elapsed_s = now_s - self._now_s
-        self._now_s = now_s
-        if self._used_s and elapsed_s > 0:  # not a number at first, and never above 0 then
+        if elapsed_s >= _TICK_S:
             factor = 0.5 ** (elapsed_s / _HALF_LIFE_S)
             self._used_s = {t: used * factor for t, used in self._used_s.items() if used * factor > _FORGOTTEN_S}
+        if not elapsed_s < _TICK_S:  # at first it is not a number
+            self._now_s = now_s
         if self.excess_s:
             self.excess_s = {}
         if len(self._sessions) > 1:
