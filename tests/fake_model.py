@@ -24,7 +24,7 @@ def mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-@lru_cache(1 << 16)
+@lru_cache(1 << 12)
 def entry_of(token: int, position: int, digest: int) -> int:
     """The number a position leaves in the pool, given the digest of all positions before it."""
     return mix(digest ^ mix((token + 1) * 0x1000003 + position))
