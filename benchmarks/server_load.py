@@ -1,7 +1,7 @@
 """Does a server stay flat and quick under thousands of open streams?
 
     python benchmarks/server_load.py                   2,000 streams for 15 minutes
-    python benchmarks/server_load.py --minutes 3
+    python benchmarks/server_load.py --minutes 5
 
 Streams over gRPC take their context in pieces over a minute, like a crawl, then a few tokens, and are opened again;
 beside them come plain requests over HTTP, whole and as events. The model is tiny-random, so that what is measured is
@@ -11,9 +11,10 @@ Reported, after a warm-up:
 
 - memory: slope of the server's resident memory, least squares over all readings;
 - errors: whatever came that was not asked for;
-- overhead per token: CPU time of the server's threads but for the model's computation, divided by output tokens. The
-  engine's thread counts but for its time inside of the engine. It holds what streams and pieces of context cost, too:
-  the difference of two runs with other `--tokens` is what a token costs;
+- overhead: CPU time of the server's threads but for the model's computation; the engine's thread counts but for its
+  time inside of the engine. Outputs are short for two minutes and three times as long for the next two, and so on,
+  while all else stays the same. So a line through all readings says what a token costs (its slope), and what streams,
+  pieces of context and requests cost by themselves (where it begins);
 - lag of the event loop: by how much it is late for something due every 10 ms.
 
 Writes server_load.json.
@@ -40,6 +41,8 @@ from serving.client import AsyncClient, SamplingParams
 
 READING_S = 5.0
 STREAM_S = 60.0
+PHASE_S = 120.0
+PHASES = (0.5, 1.5)  # of `--tokens`
 PIECES = 4
 REQUEST_TOKENS_PER_STREAM_TOKEN = 2
 STREAMS_PER_CONNECTION = 250
@@ -57,12 +60,18 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
 
 
+def output_tokens(tokens: int) -> int:
+    """How long an output is now."""
+    return round(tokens * PHASES[int(time.monotonic() / PHASE_S) % len(PHASES)])
+
+
 async def keep_stream(client: AsyncClient, tally: Tally, chance: random.Random, tokens: int) -> None:
     """Opens one stream after the other, for ever."""
     await asyncio.sleep(chance.uniform(0, STREAM_S))
     while True:
         try:
-            async with client.session(SamplingParams(max_tokens=tokens, ignore_eos=True)) as session:
+            params = SamplingParams(max_tokens=output_tokens(tokens), ignore_eos=True)
+            async with client.session(params) as session:
                 for _ in range(PIECES):
                     await session.append(text(chance))
                     await asyncio.sleep(chance.uniform(0.5, 1.5) * STREAM_S / PIECES)
@@ -80,7 +89,7 @@ async def send_requests(url: str, tally: Tally, chance: random.Random, per_s: fl
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as running:
         while True:
             await asyncio.sleep(chance.expovariate(per_s))
-            running.create_task(send_request(http, url, tally, chance, tokens))
+            running.create_task(send_request(http, url, tally, chance, output_tokens(tokens)))
 
 
 async def send_request(http: aiohttp.ClientSession, url: str, tally: Tally, chance: random.Random, tokens: int) -> None:
@@ -153,7 +162,7 @@ async def load(
         click.echo(
             f"{passed_s:5.0f} s{' ' if passed_s >= warm_up_s else '*'} {reading['sessions']:5d} open  "
             f"{reading['rss_mib']:7.1f} MiB  lag P50 {median_ms:5.1f} P99 {p99_ms:6.1f} max {late_ms.max():6.1f} ms  "
-            f"{reading['tokens'] / READING_S:5.0f} tokens/s  {overhead_us([reading]):5.0f} us a token  "
+            f"{reading['tokens'] / READING_S:5.0f} tokens/s  overhead {overhead_s(reading) / READING_S:.2f} cores  "
             f"{sum(tally.errors.values())} errors"
         )
     for task in tasks:
@@ -171,19 +180,31 @@ async def load(
     return readings
 
 
-def overhead_us(readings: list[dict[str, Any]]) -> float:
-    """CPU time but for the model's computation, per output token."""
-    spent_s = 0.0
-    for reading in readings:
-        spent_s += sum(s for name, s in reading["cpu_s"].items() if not name.startswith(COMPUTE_THREADS))
-        spent_s -= reading["engine_inside_s"]
-    return 1e6 * spent_s / max(1, sum(reading["tokens"] for reading in readings))
+def overhead_s(reading: dict[str, Any]) -> float:
+    """CPU time but for the model's computation."""
+    spent_s: float = sum(s for name, s in reading["cpu_s"].items() if not name.startswith(COMPUTE_THREADS))
+    return spent_s - reading["engine_inside_s"]
+
+
+def overhead(readings: list[dict[str, Any]]) -> dict[str, float]:
+    """What tokens cost, and what all else does: a line through the readings."""
+    tokens = np.array([one["tokens"] for one in readings], float)
+    spent_s = np.array([overhead_s(one) for one in readings])
+    found = {"us_per_token_all_included": 1e6 * float(spent_s.sum() / max(1.0, tokens.sum()))}
+    if tokens.min() < 0.7 * tokens.max():  # else there is no line
+        (slope_s, rest_s), errors = np.polyfit(tokens, spent_s, 1, cov=True)
+        found["us_per_token"] = 1e6 * float(slope_s)
+        found["us_per_token_standard_error"] = 1e6 * float(errors[0, 0]) ** 0.5
+        found["cores_without_tokens"] = float(rest_s) / READING_S
+    return found
 
 
 @click.command(help=__doc__)
 @click.option("--streams", default=2000, show_default=True)
 @click.option("--requests-per-s", default=5.0, show_default=True)
-@click.option("--tokens", default=32, show_default=True, help="Of a stream's output; requests have twice as many.")
+@click.option(
+    "--tokens", default=32, show_default=True, help="Of a stream's output, on average; requests have twice as many."
+)
 @click.option("--minutes", default=15.0, show_default=True, help="After the warm-up.")
 @click.option("--warm-up-s", default=90.0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/server_load"), show_default=True)
@@ -205,7 +226,7 @@ def main(streams: int, requests_per_s: float, tokens: int, minutes: float, warm_
         "minutes": minutes,
         "memory_mib_per_min": slope,
         "errors": readings[-1]["errors"],
-        "overhead_us_per_token": overhead_us(readings),
+        "overhead": overhead(readings),
         "loop_lag_ms": {f"P{p}": float(np.percentile(late_ms, p)) for p in (50, 90, 99, 99.9, 100)},
         "tokens_per_s": sum(one["tokens"] for one in readings) / seconds,
         "cpu_share": {name: round(spent / seconds, 4) for name, spent in cpu.most_common(12)},
