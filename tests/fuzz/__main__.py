@@ -75,7 +75,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="After the warm-up.")
-    parser.add_argument("--warm-up-minutes", type=float, default=2.0)
+    parser.add_argument("--warm-up-minutes", type=float, default=5.0, help="In which stores of bounded size fill.")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warm_up_s = 60 * options.warm_up_minutes
