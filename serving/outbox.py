@@ -3,19 +3,21 @@
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from s2l_jax.core.errors import S2LError
 from s2l_jax.orchestrator.events import DoneEvent, FailedEvent, ProgressEvent, SinkEvent, TokenEvent
 
-_MAX_PENDING = 32
+MOST_JOINED = 256
+"""Events that become one, so that no message grows large."""
 
 
 class Outbox:
     """Events of one session on their way out.
 
-    Any thread puts, through `sink`, without ever waiting; one coroutine gets. A reader slower than the engine costs
-    bounded memory: of unread progress only the newest is kept, and unread tokens beyond a few grow into one event
-    (unless `merge_tokens` is off), so what waits is at most the ids and text of `max_tokens` tokens.
+    Any thread puts, through `sink`, without ever waiting; one coroutine gets. A reader slower than the engine gets what
+    has come meanwhile at once: unread tokens are one event, so a loop that is behind has the less to do. It costs
+    bounded memory: of unread progress only the newest is kept, and of tokens there are `max_tokens` at most.
 
     Args:
       merge_tokens: False keeps one event per token.
@@ -57,29 +59,31 @@ class Outbox:
         while True:
             with self._lock:
                 if self._pending:
-                    return self._pending.popleft()
+                    return self._take()
                 self._is_waking = False
             await self._awake.wait()
             self._awake.clear()
 
     def _add(self, event: SinkEvent) -> None:
-        last = self._pending[-1] if self._pending else None
-        if isinstance(event, ProgressEvent) and isinstance(last, ProgressEvent):
+        if isinstance(event, ProgressEvent) and self._pending and isinstance(self._pending[-1], ProgressEvent):
             self._pending.pop()
-        elif isinstance(event, TokenEvent) and isinstance(last, TokenEvent) and self._is_crowded:
-            self._pending.pop()
-            event = _join(last, event)
         self._pending.append(event)
 
-    @property
-    def _is_crowded(self) -> bool:
-        return self._merge_tokens and len(self._pending) >= _MAX_PENDING
+    def _take(self) -> SinkEvent:
+        event = self._pending.popleft()
+        if not (self._merge_tokens and isinstance(event, TokenEvent)):
+            return event
+        tokens = [event]
+        while self._pending and len(tokens) < MOST_JOINED and isinstance(following := self._pending[0], TokenEvent):
+            tokens.append(following)
+            self._pending.popleft()
+        return event if len(tokens) == 1 else _joined(tokens)
 
 
-def _join(first: TokenEvent, second: TokenEvent) -> TokenEvent:
+def _joined(tokens: Sequence[TokenEvent]) -> TokenEvent:
     return TokenEvent(
-        ids=first.ids + second.ids,
-        text=first.text + second.text,
-        logprobs=first.logprobs + second.logprobs,
-        top=first.top + second.top,
+        ids=tuple(one for event in tokens for one in event.ids),
+        text="".join(event.text for event in tokens),
+        logprobs=tuple(one for event in tokens for one in event.logprobs),
+        top=tuple(one for event in tokens for one in event.top),
     )

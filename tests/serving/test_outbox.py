@@ -1,10 +1,11 @@
 """The outbox between engine and stream."""
 
 import asyncio
+import math
 
 from s2l_jax.core.outcome import SessionStats
 from s2l_jax.orchestrator.events import DoneEvent, ProgressEvent, TokenEvent
-from serving.outbox import Outbox
+from serving.outbox import MOST_JOINED, Outbox
 from tests.serving.harness import eventually, run
 
 
@@ -25,7 +26,7 @@ def test_outbox_keeps_order_and_bounds_what_waits() -> None:
         events = []
         while not events or not isinstance(events[-1], DoneEvent):
             events.append(await outbox.get())
-        assert len(events) < 40
+        assert len(events) == 1 + math.ceil(1000 / MOST_JOINED) + 1
         assert events[0] == ProgressEvent(999, 1000)
         tokens = [event for event in events if isinstance(event, TokenEvent)]
         assert [i for event in tokens for i in event.ids] == list(range(1000))
