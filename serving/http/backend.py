@@ -9,7 +9,8 @@ from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models.chat import ChatTemplate
 from s2l_jax.models.tokenizer import Tokenizer
 from serving.client.types import ModelInfo
-from serving.http.errors import NoSuchModel
+from serving.http.errors import InvalidField, NoSuchModel
+from serving.http.free_calls import OPENING
 from serving.session_owner import SessionOwner
 
 
@@ -49,6 +50,15 @@ class Backend:
         limit = min(self.max_choices, self.orchestrator.config.max_sessions)
         if count > limit:
             raise InvalidArgument(f"the request asks for {count} answers, but {limit} is the most: send several")
+
+    def check_free_calls(self) -> None:
+        """Raises InvalidField unless the model writes calls into free text in the way in which they are found there."""
+        if self.chat_template is None or OPENING not in self.chat_template.source:
+            raise InvalidField(
+                f"tool_choice is auto, but the chat template of {self.model.name!r} does not ask for {OPENING}, the "
+                "only way of calling that is found in free text: name a function, or give required or none",
+                "tool_choice",
+            )
 
     async def in_pool[T](self, function: Callable[[], T]) -> T:
         """Runs a function in the pool and waits for it."""

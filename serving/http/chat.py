@@ -11,7 +11,7 @@ from serving.http.chat_shape import ChatShape
 from serving.http.generation import Job
 from serving.http.requests import ChatRequest, Message
 from serving.http.responses import ChatCompletion
-from serving.http.tool_calls import ToolCallShape
+from serving.http.tool_calls import FreeCallShape, ToolCallShape
 from serving.http.tools import Tool, ToolChoice
 
 
@@ -33,8 +33,10 @@ def chat_routes(backend: Backend) -> APIRouter:
         """Answers a conversation."""
         backend.check_model(body.model)
         backend.check_answers(body.choices)
-        functions = body.functions_to_call
-        tools = body.tools if functions else None
+        functions, callable_functions = body.functions_to_call, body.callable_functions
+        if callable_functions:
+            backend.check_free_calls()
+        tools = body.tools if functions or callable_functions else None
         prompt = await backend.in_pool(lambda: render(backend, body.messages, tools=tools))
         wanted = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
         max_tokens = backend.model.default_max_tokens if wanted is None else wanted
@@ -44,6 +46,8 @@ def chat_routes(backend: Backend) -> APIRouter:
         if functions:
             name = functions[0].name if isinstance(body.tool_choice, ToolChoice) else None
             shape = ToolCallShape(name, backend, body)
+        elif callable_functions:
+            shape = FreeCallShape({function.name for function in callable_functions}, backend, body)
         return await Answerer(backend, body, jobs, shape).respond(http)
 
     return router

@@ -272,7 +272,8 @@ class ChatRequest(SamplingRequest):
     top_logprobs: Logprobs | None = Field(default=None, description="And of this many alternatives, 0 to 20.")
     tools: Several[Tool] | None = Field(default=None, max_length=MAX_TOOLS, description="Functions that may be called.")
     tool_choice: AnyToolChoice | None = Field(
-        default=None, description="Which one the answer calls, or that it calls any or none; never `auto`."
+        default=None,
+        description="Which one the answer calls, or that it calls any or none; `auto` leaves it to the model.",
     )
 
     @model_validator(mode="after")
@@ -289,12 +290,17 @@ class ChatRequest(SamplingRequest):
 
     @property
     def functions_to_call(self) -> tuple[Function, ...]:
-        """The functions of which the answer must call one; none, if it must not.
+        """The functions of which the answer must call one; none, if it need not.
 
         Raises:
-          InvalidField: there is no such function, or the choice is left to the model.
+          InvalidField: there is no such function.
         """
         return functions_to_call(self.tools, self.tool_choice)
+
+    @property
+    def callable_functions(self) -> tuple[Function, ...]:
+        """The functions that the answer may call, if it is left to the model whether it does; else none."""
+        return tuple(tool.function for tool in self.tools or ()) if self.tool_choice in (None, "auto") else ()
 
     @property
     def constraint_field(self) -> str:

@@ -95,10 +95,10 @@ class ToolCalled(BaseModel):
 
 
 class ToolCallMessage(BaseModel):
-    """The answer, if it is a call."""
+    """The answer, if there are calls in it."""
 
     role: Literal["assistant"] = "assistant"
-    content: None = None
+    content: str | None = None
     refusal: None = None
     tool_calls: list[ToolCalled]
 

@@ -1,17 +1,20 @@
-"""Answers that are a call of a function, in OpenAI's shape."""
+"""Answers that are a call of a function, or may hold some, in OpenAI's shape."""
 
 import re
 import uuid
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from serving.http.answer import Choice
 from serving.http.chat_shape import ChatShape
+from serving.http.free_calls import Call, FreeCallReader
 from serving.http.logprobs import Scored
 from serving.http.responses import (
     ChatChoice,
     ChatChunk,
     ChatCompletion,
     ChatDelta,
+    ChatMessage,
     FunctionCall,
     FunctionCallDelta,
     ToolCallDelta,
@@ -121,6 +124,76 @@ class ToolCallShape(ChatShape):
     def _reason(self, reason: str | None) -> Any:
         """`tool_calls`, as at OpenAI, unless the function had been named, or the call is cut."""
         return "tool_calls" if reason == "stop" and self._name is None else reason
+
+
+class FreeCallShape(ChatShape):
+    """Lays out an answer that is text, calls, or both, as the model likes.
+
+    Args:
+      names: of the functions that may be called.
+      **common: see `ChatShape`.
+    """
+
+    def __init__(self, names: Collection[str], *args: Any, **common: Any) -> None:
+        super().__init__(*args, **common)
+        self._names = names
+        self._readers: dict[int, FreeCallReader] = {}
+        self._calls: dict[int, int] = {}
+
+    def whole(self, choices: list[Choice], usage: Usage) -> ChatCompletion:
+        """See `Shape`."""
+        answers = []
+        for index, one in enumerate(choices):
+            reader = FreeCallReader(self._names)
+            text, calls = _apart([*reader.push(one.text), *reader.flush()])
+            message = ToolCallMessage(content=text or None, tool_calls=calls) if calls else ChatMessage(content=text)
+            answers.append(
+                ChatChoice(
+                    index=index,
+                    message=message,
+                    logprobs=self.logprobs(one.tokens),
+                    finish_reason=_reason(one.finish_reason, has_called=bool(calls)),
+                )
+            )
+        return ChatCompletion(**self.common, choices=answers, usage=usage)
+
+    def first(self, index: int) -> ChatChunk:
+        """See `Shape`."""
+        self._readers[index], self._calls[index] = FreeCallReader(self._names), 0
+        return self.chunk_of(index, ChatDelta(role="assistant", content=None), [], None)
+
+    def piece(self, index: int, text: str, tokens: list[Scored], finish_reason: str | None) -> ChatChunk:
+        """See `Shape`."""
+        reader = self._readers[index]
+        found = reader.push(text)
+        if finish_reason is not None:
+            found += reader.flush()
+        text, calls = _apart(found)
+        deltas = [
+            ToolCallDelta(
+                index=self._calls[index] + number,
+                id=call.id,
+                type="function",
+                function=FunctionCallDelta(name=call.function.name, arguments=call.function.arguments),
+            )
+            for number, call in enumerate(calls)
+        ]
+        self._calls[index] += len(calls)
+        fields: dict[str, Any] = ({"content": text} if text else {}) | ({"tool_calls": deltas} if deltas else {})
+        reason = None if finish_reason is None else _reason(finish_reason, has_called=self._calls[index] > 0)
+        return self.chunk_of(index, ChatDelta(**fields), tokens, reason)
+
+
+def _apart(found: Sequence[str | Call]) -> tuple[str, list[ToolCalled]]:
+    """The text and the calls of a part of an answer."""
+    calls = [one for one in found if isinstance(one, Call)]
+    return "".join(one for one in found if isinstance(one, str)), [
+        ToolCalled(id=_new_id(), function=FunctionCall(name=call.name, arguments=call.arguments)) for call in calls
+    ]
+
+
+def _reason(reason: str, *, has_called: bool) -> str:
+    return "tool_calls" if reason == "stop" and has_called else reason
 
 
 def _new_id() -> str:

@@ -1,7 +1,7 @@
 """Tools in chat requests: functions that the answer is to call, and which of them it must.
 
-The output of such an answer is constrained to a call, so nothing has to be found in free text. That is why a model is
-never left to choose whether it calls (`auto`): its own format of calls is not known here.
+The output of an answer that must be a call is constrained to one. Where the model is left to choose (`auto`), its calls
+are looked for in free text, if its chat template says that it writes them as is known here (`free_calls`).
 """
 
 import json
@@ -98,22 +98,16 @@ AnyToolChoice = Annotated[
 def functions_to_call(
     tools: Sequence[Tool] | None, choice: Literal["none", "auto", "required"] | ToolChoice | None
 ) -> tuple[Function, ...]:
-    """The functions of which the answer must call one; none, if it must not.
+    """The functions of which the answer must call one; none, if it need not.
 
     Raises:
-      InvalidField: the choice is left to the model, or names what is not there.
+      InvalidField: the choice names what is not there.
     """
     functions = [tool.function for tool in tools or ()]
     if len({function.name for function in functions}) != len(functions):
         raise InvalidField("two tools have one name: give each its own", "tools")
-    if choice == "none" or (not functions and choice in (None, "auto")):
+    if choice in ("none", "auto", None):
         return ()
-    if choice in (None, "auto"):
-        raise InvalidField(
-            "tool_choice is auto, but this server finds no calls in free text: name a function, or give required or "
-            "none",
-            "tool_choice",
-        )
     if isinstance(choice, ToolChoice):
         functions = [function for function in functions if function.name == choice.function.name]
     if not functions:

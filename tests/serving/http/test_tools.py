@@ -7,10 +7,11 @@ import openai
 import pytest
 
 from s2l_jax.models.chat import ChatTemplate
+from serving.http.free_calls import Call, FreeCallReader
 from serving.http.requests import Message
 from serving.http.tool_calls import CallReader
 from serving.http.tools import Tool, constraint_of
-from tests.serving.harness import run
+from tests.serving.harness import Sizes, run
 from tests.serving.http.http_harness import http_world
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -135,3 +136,97 @@ def test_a_call_is_read_the_same_however_it_is_cut(arguments: str, between: str)
     cut = CallReader(None)
     assert cut.push(text[:-1]) + cut.flush(is_complete=False) == arguments + between
     assert (CallReader(None).push('{"na'), CallReader("f").push('{"na')) == ("", '{"na')
+
+
+# Calls in free text
+
+CALLING_TEMPLATE = ChatTemplate(
+    "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]{# write <tool_call> #}"
+)
+CALL = '<tool_call>\n{"name": "now", "arguments": {"zone": "\u00e9"}}\n</tool_call>'
+
+
+def answer_that_is(text: str, **asked: Any) -> dict[str, Any]:
+    """A request whose answer can be nothing else."""
+    return {
+        **GREEDY,
+        "model": "fake",
+        "tools": [WEATHER, NOW],
+        "max_tokens": 200,
+        "structured_outputs": {"choice": [text]},
+        **asked,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "names", "reason"),
+    [
+        ("no call", "no call", [], "stop"),
+        (CALL, None, ["now"], "tool_calls"),
+        (f"Let me see.\n{CALL}\n{CALL}", "Let me see.", ["now", "now"], "tool_calls"),
+        (CALL.replace("now", "then"), CALL.replace("now", "then"), [], "stop"),
+    ],
+    ids=["none", "one", "two", "unknown"],
+)
+def test_a_model_may_call_in_its_own_way(text: str, content: str | None, names: list[str], reason: str) -> None:
+    async def test() -> None:
+        async with http_world(Sizes(alphabet=range(256)), template=CALLING_TEMPLATE) as one:
+            url = f"http://127.0.0.1:{one.port}/v1"
+            async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+                asked = answer_that_is(text)
+                asked["extra_body"] = {"structured_outputs": asked.pop("structured_outputs")}
+                whole = (await client.chat.completions.create(**asked)).choices[0]
+                async with client.chat.completions.stream(**asked) as stream:
+                    final = (await stream.get_final_completion()).choices[0]
+                for found in (whole, final):
+                    calls = found.message.tool_calls or []
+                    assert (found.message.content, found.finish_reason) == (content, reason)
+                    assert [call.function.name for call in calls] == names
+                    assert all(json.loads(call.function.arguments) == {"zone": "\u00e9"} for call in calls)
+                    assert len({call.id for call in calls}) == len(calls)
+
+    run(test)
+
+
+def test_calls_in_free_text_are_for_models_that_write_them() -> None:
+    async def test() -> None:
+        async with http_world() as one, one.client() as http:
+            for choice in ({}, {"tool_choice": "auto"}):
+                refused = await http.post("/v1/chat/completions", json=answer_that_is("x", **choice))
+                error = refused.json()["error"]
+                assert refused.status_code == 400 and error["param"] == "tool_choice"
+                assert "<tool_call>" in error["message"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a <b> c ", ["a <b> c "]),
+        ("\n\nHi", ["\n\nHi"]),
+        ("   ", ["   "]),
+        (f"{CALL}\n ", [Call("now", '{"zone": "\u00e9"}')]),
+        ('<tool_call>{"name": "now"}', [Call("now", "{}")]),
+        (
+            'so: <tool_call>{"name": "now", "arguments": {"a": "</tool_call>"}}</tool_call> done',
+            ["so:", Call("now", '{"a": "</tool_call>"}'), "done"],
+        ),
+        ("x <tool_call>{bad", ["x <tool_call>{bad"]),
+        ("<tool_call>" + "[" * 50_000, ["<tool_call>" + "[" * 50_000]),
+    ],
+)
+def test_a_call_in_free_text_is_found_however_it_is_cut(text: str, expected: list[str | Call]) -> None:
+    for size in (1, 2, 7, len(text)) if len(text) < 1000 else (999,):
+        reader = FreeCallReader({"now"})
+        found: list[str | Call] = []
+        for start in range(0, len(text), size):
+            found += reader.push(text[start : start + size])
+        joined: list[str | Call] = []
+        for one in [*found, *reader.flush()]:
+            if isinstance(one, str) and joined and isinstance(joined[-1], str):
+                joined[-1] += one
+            else:
+                joined.append(one)
+        assert joined == expected
