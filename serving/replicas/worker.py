@@ -36,7 +36,7 @@ class Worker:
         Raises:
           S2LError: it is refused, or fails.
         """
-        wire, outbox = request.open, Outbox()
+        wire, outbox = request.open, Outbox(merge_tokens=False)  # the router does that for its clients
         params = params_from_wire(wire.params, default_max_tokens=self._default_max_tokens)
 
         def opening() -> Ack:
