@@ -12,4 +12,12 @@ class KVLost(InternalError):
 
 
 class EngineGone(Exception):
-    """The engine cannot be reached any more, nor will it be: an orchestrator serves its sessions elsewhere."""
+    """The engine cannot be reached any more, nor will it be: an orchestrator serves its sessions elsewhere.
+
+    Attributes:
+      was_asked: somebody had it shut down, so that none of its sessions can be the reason.
+    """
+
+    def __init__(self, reason: str, *, was_asked: bool = False) -> None:
+        super().__init__(reason)
+        self.was_asked = was_asked

@@ -65,7 +65,7 @@ class EngineLoop:
         self._is_stopping = False
         self._outstanding: deque[StepPlan] = deque()
         self._pace = Pace()
-        self._lost: str | None = None
+        self._lost: EngineGone | None = None
         self.pulse = Pulse()
         self.watch(Blind())
         self._thread = threading.Thread(target=self._main, name=f"s2l-engine-{member.index}", daemon=True)
@@ -89,7 +89,7 @@ class EngineLoop:
         with self._registry.lock:
             failure = self._registry.failure or self._member.failure
             if self._lost is not None and self._registry.failure is None:
-                raise EngineGone(self._lost)
+                raise self._lost
             if failure is not None:
                 raise Unavailable(failure)
 
@@ -99,7 +99,7 @@ class EngineLoop:
             self._is_stopping = True
             self._member.work.notify_all()
 
-    def lose(self, why: str) -> None:
+    def lose(self, why: EngineGone) -> None:
         """The engine is known to be gone: the thread ends as if it had found out itself."""
         with self._registry.lock:
             self._lost = why
@@ -177,7 +177,7 @@ class EngineLoop:
         if not self._member.is_alive:
             raise _Abandoned
         if self._lost is not None:
-            raise EngineGone(self._lost)
+            raise self._lost
 
     def _stay_free(self) -> None:
         """Waits for the end of the step if what would follow it is work ahead of time.
@@ -293,8 +293,9 @@ class EngineLoop:
         emit_failures(failed)
 
     def _die(self, error: BaseException) -> None:
+        was_asked = isinstance(error, EngineGone) and error.was_asked
         if isinstance(error, EngineGone):
-            self._lost = str(error)
+            self._lost = error
             failure = f"engine {self._member} is lost: {error}"
             _log.error("%s", failure)
         else:
@@ -303,7 +304,9 @@ class EngineLoop:
         with self._registry.lock:
             if not self._member.is_alive:
                 return  # it was abandoned
-            failed = self._recovery.lose_member(self._member, self._outstanding, failure, self._clock())
+            failed = self._recovery.lose_member(
+                self._member, self._outstanding, failure, self._clock(), was_asked=was_asked
+            )
         emit_failures(failed)
 
     def _close_engine(self) -> None:

@@ -102,7 +102,7 @@ class Orchestrator:
                 loop.start(progress)
         self._watchdog.start()
 
-    def lose(self, index: int, why: str) -> None:
+    def lose(self, index: int, why: EngineGone) -> None:
         """An engine is known to be gone, though its thread may not know yet: its sessions go to others soon."""
         self._loops[index].lose(why)
 

@@ -19,7 +19,8 @@ class Record:
     Guarded by the registry's lock.
 
     Attributes:
-      failures: steps with this session in them that took their engine's KV along, or the engine itself.
+      failures: steps with this session in them that took their engine's KV along, or the engine itself, since its last
+        token.
       tenant: whose it is.
     """
 
@@ -84,7 +85,8 @@ class Record:
             self._final_s = now_s
 
     def sampled(self, token_id: int, now_s: float) -> None:
-        """A token has come."""
+        """A token has come, so what happened before it is not the session's fault."""
+        self.failures = 0
         self._tokens.push(token_id)
         if self._first_token_s is None:
             self._first_token_s = now_s

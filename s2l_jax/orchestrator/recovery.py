@@ -14,7 +14,8 @@ from s2l_jax.orchestrator.run import Run
 from s2l_jax.orchestrator.transfers import Transfer
 
 MOST_FAILURES = 2
-"""A session that was in more steps than this which took their engine along may be the reason: it is not tried again."""
+"""A session that was in more steps than this which took their engine along, with no token in between, may be why: it is
+not tried again."""
 
 
 class Recovery:
@@ -61,17 +62,22 @@ class Recovery:
         self._registry.counters.handoff_failures += 1
         return self._recompute(transfer.session, now_s)
 
-    def lose_member(self, member: Member, plans: Sequence[StepPlan], failure: str, now_s: float) -> Failures:
-        """An engine does nothing any more, and its scheduler is in doubt: its sessions go to others, or fail."""
+    def lose_member(
+        self, member: Member, plans: Sequence[StepPlan], failure: str, now_s: float, *, was_asked: bool = False
+    ) -> Failures:
+        """An engine does nothing any more, and its scheduler is in doubt: its sessions go to others, or fail.
+
+        `was_asked` means that somebody had it end, so that no session is the reason.
+        """
         member.failure = failure
         if not self._fleet.alive:
             return self._registry.abandon_all(failure)
-        served = _served(plans)
+        suspects = set() if was_asked else _served(plans)
         self._fleet.transfers.ahead.drop_to(member)
         failures = self._recompute_moving(member, now_s)
         for session in self._registry.sessions_of(member):
             stats, lost = self._registry.leave(session)
-            if session.id in served:
+            if session.id in suspects:
                 failures += self._move(session, stats, lost, partial(_taken_along, session.id), now_s)
             else:
                 failures += self._settle(session, stats, lost, now_s)
@@ -129,4 +135,6 @@ def _served(plans: Sequence[StepPlan]) -> set[str]:
 
 
 def _taken_along(session_id: str) -> S2LError:
-    return InternalError(f"{MOST_FAILURES + 1} engines stopped while they served session {session_id!r}: not again")
+    return InternalError(
+        f"{MOST_FAILURES + 1} engines have stopped in turn at the same token of session {session_id!r}: not again"
+    )

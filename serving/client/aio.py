@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 import grpc
 import grpc.aio
@@ -185,12 +185,14 @@ class AsyncSession:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._write_lock = asyncio.Lock()
         self._error: S2LError | None = None
+        self._told: S2LError | None = None
         self._exhausted = False
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         request = self._open_request()
         self._call = self._stub.Session(timeout=self._timeout_s, metadata=self._metadata)
+        self._call.add_done_callback(self._note_status)
         self._reader = asyncio.create_task(self._read(), name="s2l-client-reader")
         try:
             await self._send(lambda: request)
@@ -297,8 +299,23 @@ class AsyncSession:
             with contextlib.suppress(asyncio.InvalidStateError):
                 await self._call.done_writing()
         except grpc.aio.AioRpcError as error:
-            self._error = _error_of(error)
+            self._error = self._told or _error_of(error)
         except asyncio.CancelledError:
             self._error = Cancelled("the session was cancelled by this client")
         finally:
             self._events.put_nowait(None)
+
+    def _note_status(self, call: grpc.aio.StreamStreamCall) -> None:
+        """Keeps how the server has ended the call, which a write that fails just then makes INTERNAL (grpc #36066)."""
+        code = _known(call.code())
+        if code is not grpc.StatusCode.OK:
+            self._told = from_status(code, _known(call.details()), _known(call.trailing_metadata()))
+
+
+def _known[T](value: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns that has nothing to wait for."""
+    try:
+        value.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    raise AssertionError("the call has not ended")

@@ -82,7 +82,7 @@ class RemoteEngine:
         self.address = address
         self.pulls = False
         self.gone = threading.Event()
-        self.why_gone = ""
+        self.why_gone = EngineGone(f"no engine has answered at {address} yet")
         if tls is None:
             self._channel = grpc.insecure_channel(address, options=_CLIENT_OPTIONS)
         else:
@@ -111,7 +111,7 @@ class RemoteEngine:
     def warmup(self, progress: Progress | None = None) -> None:
         """Takes possession of it; see `Engine.warmup`."""
         if self.gone.is_set():
-            raise EngineGone(self.why_gone)
+            raise self.why_gone
         replies = self._stub.Run(iter(self._commands.get, None))
         threading.Thread(target=self._read, args=(replies,), name="s2l-remote", daemon=True).start()
         try:
@@ -210,20 +210,20 @@ class RemoteEngine:
     def close(self) -> None:
         """Lets go of it. May be called again."""
         if self._owner == 0:  # nobody reads replies
-            self.why_gone = f"no engine has answered at {self.address} yet"
             self.gone.set()
         self._commands.put(None)
         self._channel.close()
 
     def _read(self, replies: Iterator[pb.EngineReply]) -> None:
         """Runs on a thread of its own."""
-        self.why_gone = f"the engine at {self.address} has shut down"
         try:
             for reply in replies:
                 self._replies.put(reply)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for a reply
-            self.why_gone = f"the engine at {self.address} is gone: {_details(error)}"
-        self._replies.put(EngineGone(self.why_gone))
+            self.why_gone = EngineGone(f"the engine at {self.address} is gone: {_details(error)}")
+        else:
+            self.why_gone = EngineGone(f"the engine at {self.address} has shut down", was_asked=True)
+        self._replies.put(self.why_gone)
         self.gone.set()
 
     def _kept(self, key: int) -> RemotePages:

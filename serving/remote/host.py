@@ -105,6 +105,8 @@ class EngineHost:
         yield pb.EngineReply(owned=pb.Owned(owner=owner.number))
         while (reply := owner.replies.get()) is not None:
             yield reply
+        if self.ended.is_set():
+            raise Unavailable(str(self.failure))
 
     def put_pages(self, head: pb.PagePart, pages: np.ndarray) -> None:
         """Keeps pages until their owner has them scattered.
@@ -195,9 +197,9 @@ class EngineHost:
         with self._lock:
             self.failure = failure
             owner = self._owner
+        self.ended.set()
         if owner is not None:
             owner.replies.put(None)
-        self.ended.set()
 
     # On the engine's thread
 

@@ -24,6 +24,7 @@ from serving.tls import ServerTls
 _log = logging.getLogger(__name__)
 _THREADS = 16
 _LOOK_S = 0.2
+_STOP_S = 1.0
 _OPTIONS = (*CHANNEL_OPTIONS, ("grpc.http2.min_ping_interval_without_data_ms", 1000), ("grpc.so_reuseport", 0))
 
 
@@ -124,9 +125,9 @@ class EngineServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Ends the owner's stream, then the engine."""
-        self._server.stop(0).wait()
+        """Ends the engine, with that its owner's stream, and then all calls."""
         self._host.close()
+        self._server.stop(_STOP_S).wait()
 
 
 def serve_until_signal(host: EngineHost, server: EngineServer, on_ready: Callable[[int], None]) -> None:

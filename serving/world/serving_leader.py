@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from s2l_jax.engine.errors import EngineGone
 from s2l_jax.orchestrator.orchestrator import Orchestrator
 from serving.world.leader import Leader
 from serving.world.watchdog import LOST_STATUS
@@ -34,7 +35,7 @@ def draining_when_lost(leader: Leader, orchestrator: Orchestrator, drain_timeout
         timer = threading.Timer((drain_timeout_s if others else 0.0) + _GRACE_S, os._exit, (LOST_STATUS,))
         timer.daemon = True
         timer.start()
-        orchestrator.lose(0, why)
+        orchestrator.lose(0, EngineGone(why))
         os.kill(os.getpid(), signal.SIGTERM)
 
     leader.watchdog.on_lost = on_lost

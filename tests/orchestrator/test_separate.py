@@ -11,8 +11,9 @@ import pytest
 from s2l_jax.core.errors import AlreadyExists, InternalError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from s2l_jax.core.params import SamplingParams
 from s2l_jax.core.scheduler import Scheduler
-from s2l_jax.orchestrator.events import FailedEvent
+from s2l_jax.orchestrator.events import FailedEvent, SinkEvent
 from s2l_jax.orchestrator.member import EngineUnit
+from s2l_jax.orchestrator.recovery import MOST_FAILURES
 from tests.orchestrator.harness import TIMEOUT_S, Gate, Recorder, wait_until
 from tests.orchestrator.separate_harness import BrokenTransport, SeparateWorld, separate_world
 
@@ -305,6 +306,22 @@ def test_a_session_that_takes_engine_after_engine_along_is_not_tried_for_ever() 
         assert isinstance(error, InternalError)
         w.orchestrator.finish("idle")
         assert idle.ids == w.expected("computed before")
+        w.check_empty()
+
+
+def test_a_session_that_goes_on_after_each_loss_is_tried_again_and_again() -> None:
+    class Breaker(Recorder):
+        def __call__(self, event: SinkEvent) -> None:
+            super().__call__(event)
+            if len(self.events) % 5 == 0:
+                for engine in w.engines:
+                    engine.loses_kv = True
+
+    with separate_world("bb") as w:
+        sink = Breaker()
+        w.orchestrator.open(sink=sink, content="<", final=True, params=LONG)
+        assert sink.ids == w.expected("<", 30)
+        assert w.orchestrator.stats().counters.sessions_resumed > MOST_FAILURES
         w.check_empty()
 
 

@@ -1,5 +1,7 @@
 """Keys and tenants over gRPC."""
 
+import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from s2l_jax.core.errors import InvalidArgument, ResourceExhausted
 from serving.client import AsyncClient, Client, SamplingParams
+from serving.client.aio import AsyncSession
 from serving.protos.jetstream.core.proto import (
     jetstream_pb2,
     jetstream_pb2_grpc,
@@ -55,6 +58,27 @@ def _client(one: World, tenant: str) -> AsyncClient:
 async def _code_of(call: Any) -> grpc.StatusCode:
     code: grpc.StatusCode = await call.code()
     return code
+
+
+def test_a_refusal_that_crosses_with_a_write_keeps_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = AsyncSession._send
+
+    async def late(session: AsyncSession, make: Callable[[], Any]) -> int:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        time.sleep(0.01)  # the whole loop waits, until the answer is there and nobody has seen it
+        return await send(session, make)
+
+    monkeypatch.setattr(AsyncSession, "_send", late)
+
+    async def test(target: str) -> None:
+        async with AsyncClient(target, api_key="wrong-but-long-enough") as client:
+            for _ in range(60):
+                with pytest.raises(Unauthenticated, match="not one of this server's"):
+                    await client.generate("x", GREEDY)
+
+    with threaded_world(Sizes(keys=write_keys(tmp_path / "keys.json", {"acme": {}}))) as one:
+        run(lambda: test(one.target))
 
 
 def test_every_method_but_health_needs_a_key(tmp_path: Path) -> None:

@@ -180,6 +180,17 @@ def test_a_process_whose_engine_hangs_ends_with_an_error() -> None:
     assert (done.returncode, done.stderr) == (1, "Error: the engine hangs: this process ends, start it again\n")
 
 
+def test_an_engine_that_is_shut_down_says_that_somebody_wanted_it() -> None:
+    server = serve("generate", make_engine())
+    remote = RemoteEngine(f"127.0.0.1:{server.port}")
+    remote.warmup()
+    server.stop()
+    with pytest.raises(EngineGone, match="has shut down") as caught:
+        remote.collect()
+    assert caught.value.was_asked
+    remote.close()
+
+
 def test_an_engine_whose_thread_ends_says_so() -> None:
     engine = make_engine()
     host = EngineHost(engine, engine, PAGE_SHAPE, "float32")  # type: ignore[arg-type]
@@ -187,8 +198,9 @@ def test_an_engine_whose_thread_ends_says_so() -> None:
     remote = RemoteEngine(f"127.0.0.1:{server.port}")
     remote.warmup()
     engine.dies = True
-    with pytest.raises(EngineGone):
+    with pytest.raises(EngineGone, match="the engine's thread has ended: Killed") as caught:
         remote.execute(StepPlan(1, (), (), copies=(PageCopy(BlockId(0), BlockId(1)),)))
+    assert not caught.value.was_asked
     assert remote.gone.wait(TIMEOUT_S)
     assert host.ended.wait(TIMEOUT_S) and "Killed" in str(host.failure)
     remote.close()
