@@ -1,6 +1,5 @@
 """Runs jobs side by side, each in a process of its own."""
 
-import os
 import subprocess
 import sys
 import time
@@ -16,8 +15,6 @@ from kernels_pallas.gate.row import INTERPRETER, Row
 _TAIL_CHARS = 1500
 _COMPILATION_S = 300.0
 _TESTS_S = 900.0
-_QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""XLA's flags for tests: what they run is small, and compiling it takes most of their time."""
 
 
 class Job(Protocol):
@@ -82,9 +79,8 @@ class Tests:
         """See `Job`."""
         began_s = time.perf_counter()
         command = [sys.executable, "-m", "pytest", self.name]
-        variables = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {_QUICK_TO_COMPILE}"}
         try:
-            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=_TESTS_S, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TESTS_S, check=False)
         except subprocess.TimeoutExpired:
             return [Row(self.name, self.target, ok=False, error=f"not done after {_TESTS_S:.0f} s")]
         seconds = time.perf_counter() - began_s

@@ -14,7 +14,8 @@ SEPARATE = ("2 + 2 devices", "1 + 2 devices", "2 + 2 engines")
 
 @pytest.fixture(scope="module")
 def results(cache_dir: Path) -> dict[str, dict[str, Any]]:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.engine.separate_deployments", str(cache_dir)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -116,7 +116,11 @@ def test_progress_goes_from_nothing_to_all(tmp_path):
 
 
 def test_one_to_eight_devices_restore_what_eight_have_saved(tmp_path):
-    report = run("tests.models.on_eight_devices", tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    report = run(
+        "tests.models.on_eight_devices",
+        tmp_path,
+        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
+    )
     nothing = {"1": 0, "2": 0, "4": 0, "8": 0}
     assert (report["plain"], report["int8"], report["then int8"]) == (nothing, nothing, nothing)
     alone, *split = report["tokens"]
