@@ -80,7 +80,8 @@ class EngineHost:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._owner: _Owner | None = None
-        self._commands: queue.SimpleQueue[tuple[_Owner, pb.EngineCommand | None] | None] = queue.SimpleQueue()
+        # Not a SimpleQueue: CPython's waits for ever if it is slower to begin to wait than the time-out is long.
+        self._commands: queue.Queue[tuple[_Owner, pb.EngineCommand | None] | None] = queue.Queue()
         self._steps: deque[_Owner] = deque()
         self.ended = threading.Event()
         self.failure: str | None = None
