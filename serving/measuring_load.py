@@ -16,7 +16,7 @@ _PIECES = 4
 _OUTPUT_TOKENS = 16
 _GAP_S = 0.1
 _LONE_SESSIONS = 8
-_LONE_GAP_S = (0.2, 0.8)  # so that the device stands idle before each piece
+LONE_GAP_S = (0.2, 0.8)  # so that the device stands idle before each piece
 _MOST_PIECE_TOKENS = 128
 _LEAST_TOKEN = 64  # below it there may be special ones
 
@@ -42,7 +42,7 @@ def stream_sessions(
     most_tokens = max(1, min(_MOST_PIECE_TOKENS, (max_model_len - _OUTPUT_TOKENS) // _PIECES))
     params = SamplingParams(max_tokens=max(1, min(_OUTPUT_TOKENS, max_model_len - _PIECES * most_tokens)))
     together = min(_TOGETHER, max_sessions)
-    for sessions, gap_s in [(together, (0.0, _GAP_S))] * (_SESSIONS // together) + [(1, _LONE_GAP_S)] * _LONE_SESSIONS:
+    for sessions, gap_s in [(together, (0.0, _GAP_S))] * (_SESSIONS // together) + [(1, LONE_GAP_S)] * _LONE_SESSIONS:
         running = [_Streamed() for _ in range(sessions)]
         for piece in range(_PIECES):
             for session in running:

