@@ -82,3 +82,17 @@ class SchedulerConfig:
                 f"{self.num_blocks} blocks of {self.block_size} tokens hold {pool_tokens} tokens, fewer than "
                 f"max_model_len ({self.max_model_len}): give more blocks or lower max_model_len"
             )
+
+    def check_length(self, context_tokens: int, max_tokens: int, *, final: bool) -> None:
+        """Checks that a session's context, which may be its final one, and its output are not too long.
+
+        Raises:
+          InvalidArgument: they are, or a final context is empty.
+        """
+        if context_tokens + max_tokens > self.max_model_len:
+            raise InvalidArgument(
+                f"context of {context_tokens} tokens and max_tokens {max_tokens} exceed the limit of "
+                f"{self.max_model_len} tokens: send less context or ask for fewer tokens"
+            )
+        if final and context_tokens == 0:
+            raise InvalidArgument("the context is complete but empty: there is nothing to generate from")

@@ -1,33 +1,15 @@
 """A step that is being put together."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from s2l_jax.core.admission import Admission
 from s2l_jax.core.costs import StepShape
+from s2l_jax.core.flights import Flight
 from s2l_jax.core.plan import Chunk, HostCopy, PageCopy, Sample, StepPlan
 from s2l_jax.core.records import Plain, Records
 from s2l_jax.core.session import Session
 
 _new: Any = tuple.__new__  # makes a named tuple in half the time of its own constructor
-
-
-class Flight(NamedTuple):
-    """A step on its way.
-
-    Attributes:
-      plan: what the engine does.
-      sessions: all that are in it.
-      sampling: those that are sampled, in the order of the plan's samples.
-    """
-
-    plan: StepPlan
-    sessions: list[Session]
-    sampling: list[Session]
-
-    @property
-    def is_empty(self) -> bool:
-        """True if there is nothing to do."""
-        return not (self.sessions or self.plan.saves)
 
 
 class Draft:

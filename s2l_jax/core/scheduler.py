@@ -11,7 +11,7 @@ its old owner's step has run.
 
 import math
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,9 +20,9 @@ import numpy as np
 from s2l_jax.core.admission import Admitter
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import CostModel, PhysicalCosts
-from s2l_jax.core.draft import Flight
 from s2l_jax.core.errors import FailedPrecondition, InvalidArgument
 from s2l_jax.core.eviction import Evictor
+from s2l_jax.core.flights import Flights
 from s2l_jax.core.gaps import GapEstimator
 from s2l_jax.core.handoff import Handoff, pack, unpack
 from s2l_jax.core.ids import SessionId
@@ -39,8 +39,6 @@ from s2l_jax.core.session import Session, SessionState
 from s2l_jax.core.step_builder import StepBuilder
 from s2l_jax.core.tenants import TenantUsage
 from s2l_jax.core.tokens import common_prefix
-
-MAX_IN_FLIGHT = 2
 
 Tokens = Sequence[int] | np.ndarray
 _NO_TOKENS = np.empty(0, np.int32)
@@ -70,7 +68,7 @@ class Scheduler:
         evictor = Evictor(config, self.costs, self._policy, self._memory, self._queues, self._gaps)
         self._builder = StepBuilder(config, self.costs, self._policy, self._memory, self._queues, evictor, self._usage)
         self._roster = Roster(config.max_sessions, self._usage)
-        self._in_flight: deque[Flight] = deque()
+        self._flights = Flights()
         self._random = random.Random(config.seed)
         self._steps = 0
 
@@ -109,7 +107,7 @@ class Scheduler:
         roster.check_new(session_id)
         roster.check_room()
         tokens = np.asarray(tokens, np.int32)
-        self._check_length(len(tokens), params, final=final)
+        self.config.check_length(len(tokens), params.max_tokens, final=final)
         session = Session(
             session_id,
             roster.take_row(),
@@ -220,7 +218,7 @@ class Scheduler:
         """
         roster, pool, size = self._roster, self._memory.pool, self.config.block_size
         roster.check_new(handoff.session_id)
-        self._check_length(handoff.prompt_tokens, handoff.params, final=True)
+        self.config.check_length(handoff.prompt_tokens, handoff.params.max_tokens, final=True)
         if roster.is_full:
             return None
         session = unpack(handoff, roster.take_row(), roster.arrivals, size)
@@ -260,7 +258,7 @@ class Scheduler:
         roster = self._roster
         roster.check_new(handoff.session_id)
         roster.check_room()
-        self._check_length(handoff.prompt_tokens, handoff.params, final=handoff.final_s is not None)
+        self.config.check_length(handoff.prompt_tokens, handoff.params.max_tokens, final=handoff.final_s is not None)
         session = unpack(handoff, roster.take_row(), roster.arrivals, self.config.block_size)
         session.hands_over = self.config.role == "prefill" and handoff.first_token_s is None
         session.lost = min(handoff.lost, len(session.tokens))
@@ -306,7 +304,7 @@ class Scheduler:
         Raises:
           RuntimeError: two steps are in flight.
         """
-        if len(self._in_flight) == MAX_IN_FLIGHT:
+        if self._flights.is_full:
             raise RuntimeError("plan() with two steps in flight: commit or fail the first one")
         if not self._queues:
             return None
@@ -316,7 +314,7 @@ class Scheduler:
         if flight.is_empty:
             return None
         self._steps += 1
-        self._in_flight.append(flight)
+        self._flights.begin(flight)
         return flight.plan
 
     def commit(self, result: StepResult, now_s: float) -> list[Output]:
@@ -324,11 +322,11 @@ class Scheduler:
 
         Returns:
           One output for each sample whose session is still open.
+
+        Raises:
+          RuntimeError: it is not that step's.
         """
-        flight = self._in_flight[0] if self._in_flight else None
-        if flight is None or flight.plan is not result.plan:
-            raise RuntimeError(f"step {result.plan.step_id} is not the oldest one in flight")
-        self._in_flight.popleft()
+        flight = self._flights.take(result.plan)
         done = SessionState.DONE
         for session in flight.sessions:
             if session.state is not done:
@@ -355,13 +353,12 @@ class Scheduler:
 
         Returns:
           Ids of the sessions that have ended.
+
+        Raises:
+          RuntimeError: it is not in flight.
         """
-        if all(flight.plan is not plan for flight in self._in_flight):
-            raise RuntimeError(f"step {plan.step_id} is not in flight")
         failed: list[SessionId] = []
-        flight = None
-        while flight is None or flight.plan is not plan:
-            flight = self._in_flight.pop()
+        for flight in self._flights.take_from(plan):
             self._memory.discard(flight.plan.saves)
             rows = {chunk.session_id for chunk in flight.plan.chunks}
             rows |= {sample.session_id for sample in flight.plan.samples}
@@ -382,7 +379,7 @@ class Scheduler:
         Raises:
           RuntimeError: a step is in flight; fail it first.
         """
-        if self._in_flight:
+        if self._flights:
             raise RuntimeError("forget_kv() with a step in flight: fail it first")
         self._memory.forget_device(self._roster.sessions)
         self._roster.rows.forget()
@@ -445,20 +442,10 @@ class Scheduler:
 
     # How it is done
 
-    def _check_length(self, context: int, params: SamplingParams, *, final: bool) -> None:
-        limit = self.config.max_model_len
-        if context + params.max_tokens > limit:
-            raise InvalidArgument(
-                f"context of {context} tokens and max_tokens {params.max_tokens} exceed the limit of {limit} tokens: "
-                "send less context or ask for fewer tokens"
-            )
-        if final and context == 0:
-            raise InvalidArgument("the context is complete but empty: there is nothing to generate from")
-
     def _change(self, session: Session, keep: int, tail: np.ndarray, now_s: float, final: bool) -> Ack:
         if session.is_final:
             raise FailedPrecondition(f"session {session.id!r}: the context was declared complete, it cannot change")
-        self._check_length(keep + len(tail), session.params, final=final)
+        self.config.check_length(keep + len(tail), session.params.max_tokens, final=final)
         return self._apply(session, keep, tail, now_s, final)
 
     def _apply(self, session: Session, keep: int, tail: np.ndarray, now_s: float, final: bool) -> Ack:

@@ -6,8 +6,9 @@ from s2l_jax.core.admission import Admission
 from s2l_jax.core.config import SchedulerConfig
 from s2l_jax.core.costs import NO_WORK, CostModel, StepShape
 from s2l_jax.core.decoding import decode
-from s2l_jax.core.draft import Draft, Flight
+from s2l_jax.core.draft import Draft
 from s2l_jax.core.eviction import Evictor
+from s2l_jax.core.flights import Flight
 from s2l_jax.core.ids import BlockId
 from s2l_jax.core.memory import Memory
 from s2l_jax.core.plan import HostCopy, PageCopy

@@ -293,9 +293,9 @@ class EngineLoop:
         emit_failures(failed)
 
     def _die(self, error: BaseException) -> None:
-        was_asked = isinstance(error, EngineGone) and error.was_asked
+        was_asked = False
         if isinstance(error, EngineGone):
-            self._lost = error
+            self._lost, was_asked = error, error.was_asked
             failure = f"engine {self._member} is lost: {error}"
             _log.error("%s", failure)
         else:

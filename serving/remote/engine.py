@@ -90,6 +90,7 @@ class RemoteEngine:
         self._stub = engine_pb2_grpc.EngineStub(self._channel)
         self._keys = itertools.count(1)
         self._commands: queue.SimpleQueue[pb.EngineCommand | None] = queue.SimpleQueue()
+        # Not a SimpleQueue, as it is waited for with a time-out: see `EngineHost`.
         self._replies: queue.Queue[pb.EngineReply | Exception] = queue.Queue()
         self._outstanding: deque[StepPlan] = deque()
         self._attempt = 0

@@ -43,6 +43,7 @@ class Leader:
         self._answered = threading.Condition(self._lock)
         self._own: deque[tuple[Done, float]] = deque()
         self._theirs: dict[int, deque[Done]] = {rank: deque() for rank in links}
+        # Not a SimpleQueue: see `EngineHost`.
         self._agreed: queue.Queue[tuple[int, Any]] = queue.Queue()
         self._readers = [
             threading.Thread(target=self._read, args=item, name=f"s2l-world-{item[0]}", daemon=True)

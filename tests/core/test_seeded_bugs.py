@@ -12,8 +12,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from s2l_jax.core import keys, session
 from s2l_jax.core.blocks import BlockPool
 from s2l_jax.core.costs import PhysicalCosts
-from s2l_jax.core.draft import Draft, Flight
+from s2l_jax.core.draft import Draft
 from s2l_jax.core.eviction import Evictor
+from s2l_jax.core.flights import Flight
 from s2l_jax.core.host_pool import HostPool
 from s2l_jax.core.keys import BlockKey
 from s2l_jax.core.memory import Memory

@@ -1,7 +1,6 @@
 """Engines that compute contexts and engines that generate, on devices of their own: real pages move between them."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests.cpu_devices import with_cpu_devices
+
 SEPARATE = ("2 + 2 devices", "1 + 2 devices", "2 + 2 engines")
 
 
 @pytest.fixture(scope="module")
 def results(cache_dir: Path) -> dict[str, dict[str, Any]]:
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.engine.separate_deployments", str(cache_dir)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, env=with_cpu_devices(4), capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     loaded: dict[str, dict[str, Any]] = json.loads(done.stdout)
     return loaded

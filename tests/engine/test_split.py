@@ -1,7 +1,6 @@
 """One engine over several devices."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,13 +12,12 @@ import pytest
 from s2l_jax.core.errors import InvalidArgument
 from s2l_jax.models import tiny_random
 from s2l_jax.models.sharding import PartOfWeights, build_on
+from tests.cpu_devices import with_cpu_devices
 
 
 def test_engines_on_1_2_4_and_8_devices_say_the_same() -> None:
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.engine.on_eight_devices"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(command, env=with_cpu_devices(8), capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     alone, *split = json.loads(done.stdout).values()
     assert len(split) == 3

@@ -22,6 +22,7 @@ from s2l_jax.models.checkpoint_writer import write_checkpoint
 from s2l_jax.models.llama import weight_shapes
 from s2l_jax.models.model_check import ModelCheck
 from s2l_jax.models.paged_driver import PagedDriver
+from tests.cpu_devices import with_cpu_devices
 from tests.models.toys import byte_level_spec, byte_level_step
 
 FIXTURES = Path(__file__).with_name("fixtures")
@@ -116,11 +117,7 @@ def test_progress_goes_from_nothing_to_all(tmp_path):
 
 
 def test_one_to_eight_devices_restore_what_eight_have_saved(tmp_path):
-    report = run(
-        "tests.models.on_eight_devices",
-        tmp_path,
-        XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
-    )
+    report = run("tests.models.on_eight_devices", tmp_path, **with_cpu_devices(8))
     nothing = {"1": 0, "2": 0, "4": 0, "8": 0}
     assert (report["plain"], report["int8"], report["then int8"]) == (nothing, nothing, nothing)
     alone, *split = report["tokens"]
